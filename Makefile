@@ -1,0 +1,45 @@
+# Every target sets up what it needs. `make help` lists them.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow check format bench coverage clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Kairos needs Python 3.11 or later; $(PYTHON) is older. Try: make PYTHON=python3.12 ..."; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+setup: $(STAMP) ## Make a virtual environment in .venv and install Kairos with its tools
+
+demo: $(STAMP) ## Run the main job on the embedded Postgres: census, a crash, the recovery
+	@$(BIN)/kairos demo
+
+test: $(STAMP) ## Run the tests (real Postgres, real processes killed)
+	@$(BIN)/python -m pytest -q $(TEST_FLAGS)
+
+test-slow: $(STAMP) ## The long versions of the randomized fault tests
+	@$(BIN)/python -m pytest -q -m slow $(TEST_FLAGS)
+
+coverage: $(STAMP) ## Run the tests and show what they do not reach
+	@$(BIN)/python -m pytest -q --cov=kairos --cov-report=term-missing:skip-covered $(TEST_FLAGS)
+
+check: $(STAMP) ## Lint, types, layers: what a commit must pass
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	@$(BIN)/python -m pytest -q -p no:cacheprovider tests/architecture
+
+format: $(STAMP) ## Format the code
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+bench: $(STAMP) ## Measure throughput, latency and WAL (BENCH_FLAGS="--runs 300")
+	@$(BIN)/python -m bench $(BENCH_FLAGS)
+
+clean: ## Remove what the targets made (not .kairos, which holds data)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis htmlcov .coverage*

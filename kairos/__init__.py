@@ -1,0 +1,110 @@
+"""Kairos: event-sourced durable workflows on Postgres, with a time-travel debugger.
+
+import kairos
+
+app = kairos.App("shop")
+fulfil = app.workflow("fulfil-order", input=Order)
+
+@fulfil.step
+def reserve(order: Order) -> Reservation: ...
+
+with kairos.Client() as client:
+    run = client.start(fulfil, Order(...))
+    print(run.wait(timeout=30).output)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+from kairos.authoring import App, Job, Redaction, Retry, Secret, Step, StepCancelled, StepContext, Workflow
+from kairos.domain.states import RunStatus, StepStatus
+from kairos.errors import (
+    AmbiguousRun,
+    ConfigError,
+    DatabaseUnavailable,
+    DefinitionError,
+    EmbeddedPostgresError,
+    HistoryError,
+    InvalidTransition,
+    KairosError,
+    KeyConflict,
+    MigrationError,
+    PayloadError,
+    Refused,
+    RunCancelled,
+    RunExpired,
+    RunFailed,
+    RunNotFound,
+    SecretError,
+    StaleWrite,
+    StepTimeout,
+    WaitTimeout,
+    WorkflowNotFound,
+)
+
+if TYPE_CHECKING:
+    from kairos.client import AsyncClient, AsyncRun, Client, Run
+    from kairos.engine.worker import Worker
+
+# The database driver is loaded when it is first needed: `import kairos`, `run_inline` and commands such as
+# `kairos --help` do without.
+_LAZY = {
+    "AsyncClient": "kairos.client",
+    "AsyncRun": "kairos.client",
+    "Client": "kairos.client",
+    "Run": "kairos.client",
+    "Worker": "kairos.engine.worker",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        from importlib import import_module
+
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'kairos' has no attribute {name!r}")
+
+
+__all__ = [
+    "AmbiguousRun",
+    "App",
+    "AsyncClient",
+    "AsyncRun",
+    "Client",
+    "ConfigError",
+    "DatabaseUnavailable",
+    "DefinitionError",
+    "EmbeddedPostgresError",
+    "HistoryError",
+    "InvalidTransition",
+    "Job",
+    "KairosError",
+    "KeyConflict",
+    "MigrationError",
+    "PayloadError",
+    "Redaction",
+    "Refused",
+    "Retry",
+    "Run",
+    "RunCancelled",
+    "RunExpired",
+    "RunFailed",
+    "RunNotFound",
+    "RunStatus",
+    "Secret",
+    "SecretError",
+    "StaleWrite",
+    "Step",
+    "StepCancelled",
+    "StepContext",
+    "StepStatus",
+    "StepTimeout",
+    "WaitTimeout",
+    "Worker",
+    "Workflow",
+    "WorkflowNotFound",
+    "__version__",
+]

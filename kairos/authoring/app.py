@@ -1,0 +1,175 @@
+"""An app holds workflows and jobs. There is no global one: a worker is told which app it serves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Never, ParamSpec, TypeVar, overload
+
+from kairos.authoring import options
+from kairos.authoring.job import Job
+from kairos.authoring.options import UNSET, MaybeDuration
+from kairos.authoring.redaction import Redaction
+from kairos.authoring.signature import function_name
+from kairos.authoring.values import ValueType
+from kairos.authoring.workflow import Workflow
+from kairos.domain.duration import Duration
+from kairos.domain.graph import DEFAULT_CRASH_LIMIT, DEFAULT_PRIORITY, DEFAULT_QUEUE
+from kairos.domain.names import check_name, nearest
+from kairos.domain.retry import Retry
+from kairos.errors import DefinitionError, WorkflowNotFound
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_WORKFLOW_OPTIONS = ("input", "queue", "priority", "ttl", "retry", "timeout")
+_JOB_OPTIONS = ("name", "queue", "priority", "ttl", "retry", "timeout", "crash_limit")
+
+
+class App:
+    """A set of workflows and jobs that are deployed together.
+
+    Args:
+        name: of the app.
+        redact: what must never be stored, see `Redaction`.
+
+    Raises:
+        DefinitionError: the name is not valid.
+    """
+
+    def __init__(self, name: str, *, redact: Redaction | None = None) -> None:
+        self.name = check_name(name, "app")
+        if redact is not None and not isinstance(redact, Redaction):
+            raise DefinitionError(f"app {name!r}: redact= takes a kairos.Redaction, not a {type(redact).__name__}")
+        self.redaction = redact
+        self._workflows: dict[str, Workflow] = {}
+        self._types: dict[Any, ValueType] = {}
+
+    @property
+    def workflows(self) -> Mapping[str, Workflow]:
+        """All workflows by name; jobs are workflows too."""
+        return MappingProxyType(self._workflows)
+
+    def get(self, name: str) -> Workflow:
+        """The workflow or job of this name.
+
+        Raises:
+            WorkflowNotFound: there is none; proposes the nearest.
+        """
+        found = self._workflows.get(name)
+        if found is None:
+            raise WorkflowNotFound(
+                f"app {self.name!r} has no workflow or job {name!r}", hint=nearest(str(name), self._workflows)
+            )
+        return found
+
+    def workflow(
+        self,
+        name: str,
+        *,
+        input: Any = None,
+        queue: str = DEFAULT_QUEUE,
+        priority: int = DEFAULT_PRIORITY,
+        ttl: Duration | None = None,
+        retry: Retry | None = None,
+        timeout: MaybeDuration = UNSET,
+        **unknown: Never,
+    ) -> Workflow:
+        """Begin a workflow.
+
+        Args:
+            name: unique in the app.
+            input: type of its input: a pydantic model, a dataclass, dict, ...; None if it takes none.
+            queue: where its runs wait for a worker.
+            priority: 1 to 10, higher goes first.
+            ttl: how long a run may wait for a worker before it is EXPIRED.
+            retry: for steps that have none of their own.
+            timeout: for steps that have none of their own; None means no limit.
+
+        Raises:
+            DefinitionError: an option is wrong, or the name is taken.
+        """
+        owner = f"workflow {check_name(name, 'workflow')!r}"
+        options.refuse_unknown(unknown, _WORKFLOW_OPTIONS, owner)
+        self._refuse_twin(name)
+        made = Workflow(self, name, input=input, queue=queue, priority=priority, ttl=ttl, retry=retry, timeout=timeout)
+        self._workflows[name] = made
+        return made
+
+    @overload
+    def job(self, fn: Callable[P, R], /) -> Job[P, R]: ...
+
+    @overload
+    def job(
+        self,
+        *,
+        name: str | None = None,
+        queue: str = DEFAULT_QUEUE,
+        priority: int = DEFAULT_PRIORITY,
+        ttl: Duration | None = None,
+        retry: Retry | None = None,
+        timeout: MaybeDuration = UNSET,
+        crash_limit: int = DEFAULT_CRASH_LIMIT,
+    ) -> Callable[[Callable[P, R]], Job[P, R]]: ...
+
+    def job(
+        self,
+        fn: Callable[..., Any] | None = None,
+        *,
+        name: str | None = None,
+        queue: str = DEFAULT_QUEUE,
+        priority: int = DEFAULT_PRIORITY,
+        ttl: Duration | None = None,
+        retry: Retry | None = None,
+        timeout: MaybeDuration = UNSET,
+        crash_limit: int = DEFAULT_CRASH_LIMIT,
+        **unknown: Any,
+    ) -> Any:
+        """Make a function a job, as `@app.job` or `@app.job(...)`. Options as in `workflow`.
+
+        Raises:
+            DefinitionError: the job is written wrongly, or the name is taken.
+        """
+
+        def decorate(function: Callable[..., Any]) -> Job[..., Any]:
+            job_name = check_name(function_name(function, name), "job")
+            options.refuse_unknown(unknown, _JOB_OPTIONS, f"job {job_name!r}")
+            self._refuse_twin(job_name)
+            made: Job[..., Any] = Job(
+                self,
+                job_name,
+                function,
+                queue=queue,
+                priority=priority,
+                ttl=ttl,
+                retry=retry,
+                timeout=timeout,
+                crash_limit=crash_limit,
+            )
+            self._workflows[job_name] = made
+            return made
+
+        return decorate if fn is None else decorate(fn)
+
+    def type_of(self, annotation: Any, names: Mapping[str, Any], owner: str) -> ValueType:
+        """The `ValueType` of an annotation, built once for each. `owner` begins the text of an error."""
+        try:
+            known = self._types.get(annotation)
+        except TypeError:  # an annotation that cannot be hashed
+            return self._build_type(annotation, names, owner)
+        if known is None:
+            known = self._types[annotation] = self._build_type(annotation, names, owner)
+        return known
+
+    def _build_type(self, annotation: Any, names: Mapping[str, Any], owner: str) -> ValueType:
+        try:
+            return ValueType(annotation, names=dict(names))
+        except DefinitionError as exc:
+            raise DefinitionError(f"{owner}: {exc.message}", hint=exc.hint) from exc
+
+    def _refuse_twin(self, name: str) -> None:
+        if name in self._workflows:
+            raise DefinitionError(f"app {self.name!r} has two workflows or jobs named {name!r}")
+
+    def __repr__(self) -> str:
+        return f"<App {self.name}: {len(self._workflows)} workflows>"

@@ -1,0 +1,300 @@
+"""What a step may ask for and say while it runs: who it is, logs, metrics, whether it should stop.
+
+Safe to use from any thread. Knows nothing of where records go: they are handed to a `ContextSink`.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from kairos.authoring.display import clean, show
+from kairos.authoring.redaction import PLACEHOLDER, Redaction, Redactor
+from kairos.domain import canonical
+from kairos.errors import PayloadError
+
+MAX_LOG_LINES = 1_000
+MAX_METRICS = 10_000
+MAX_LINE = 8_192
+"""Bytes of one log line: message and fields together."""
+_MAX_NAME = 200
+
+
+class StepCancelled(BaseException):
+    """Raised by `ctx.heartbeat()` when the attempt should stop. Not an Exception, so that a broad
+    `except Exception` in a step does not swallow it."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogRecord:
+    """One log line of a step, bounded and redacted."""
+
+    level: str
+    message: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class MetricRecord:
+    """One number reported by a step."""
+
+    name: str
+    value: float
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+class ContextSink(Protocol):
+    """Where a step's records go. Called from any thread; must not block for long."""
+
+    def log(self, record: LogRecord) -> None:
+        """Take a log line."""
+
+    def metric(self, record: MetricRecord) -> None:
+        """Take a number."""
+
+
+class StepContext:
+    """The running attempt, as seen by its step.
+
+    Attributes:
+        run_id: the run.
+        step: the step's name.
+        attempt: 1 for the first try.
+        token: the fence of this attempt: larger than that of any attempt before it in the run.
+        workflow: the workflow's name.
+        app: the app's name.
+        last_heartbeat: monotonic time of the last `heartbeat()`; 0.0 if there was none.
+    """
+
+    __slots__ = (
+        "_dropped",
+        "_lines",
+        "_lock",
+        "_metrics",
+        "_open",
+        "_reason",
+        "_sink",
+        "app",
+        "attempt",
+        "last_heartbeat",
+        "redactor",
+        "run_id",
+        "step",
+        "token",
+        "workflow",
+    )
+
+    def __init__(
+        self,
+        *,
+        run_id: str,
+        step: str,
+        attempt: int,
+        token: int,
+        workflow: str,
+        app: str,
+        sink: ContextSink,
+        redaction: Redaction | None = None,
+    ) -> None:
+        self.run_id = run_id
+        self.step = step
+        self.attempt = attempt
+        self.token = token
+        self.workflow = workflow
+        self.app = app
+        self.redactor = Redactor(redaction)
+        self.last_heartbeat = 0.0
+        self._sink = sink
+        self._reason: str | None = None
+        self._open = True
+        self._lines = self._dropped = self._metrics = 0
+        self._lock = threading.Lock()
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same for all attempts of this step of this run: pass it to services that take such a key."""
+        return f"{self.run_id}:{self.step}"
+
+    @property
+    def log(self) -> StepLog:
+        """`ctx.log.info("charged", amount=990)`: lines that are kept with the run."""
+        return StepLog(self)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether this attempt should stop: run cancelled, lease lost, or out of time."""
+        return self._reason is not None
+
+    @property
+    def cancel_reason(self) -> str | None:
+        """Why it should stop, or None."""
+        return self._reason
+
+    def cancel(self, reason: str) -> None:
+        """Tell the step to stop. For the engine; the first reason stays."""
+        if self._reason is None:
+            self._reason = reason
+
+    def heartbeat(self) -> None:
+        """Say that the step is alive and learn whether it should stop.
+
+        Raises:
+            StepCancelled: the attempt should stop.
+        """
+        if self._reason is not None:
+            raise StepCancelled(self._reason)
+        self.last_heartbeat = time.monotonic()
+
+    def emit(self, metric: str, value: float, **labels: str | int | float | bool) -> None:
+        """Report a number, kept with the run: `ctx.emit("cost_usd", 0.042, model="small")`.
+
+        Raises:
+            PayloadError: not a finite number, a bad name or label, or more than 10,000 in one attempt.
+        """
+        record = MetricRecord(_check_metric_name(metric), _check_number(metric, value), self._labels(labels))
+        with self._lock:
+            if not self._open:
+                return
+            if self._metrics >= MAX_METRICS:
+                raise PayloadError(
+                    f"step {self.step!r} emitted more than {MAX_METRICS:,} metrics in one attempt",
+                    hint="Sum them up in the step and emit the total.",
+                )
+            self._metrics += 1
+            self._sink.metric(record)
+
+    def headers(self) -> dict[str, str]:
+        """Headers for calls to other services: who calls, and a key that makes the call idempotent."""
+        return {
+            "X-Kairos-Run": self.run_id,
+            "X-Kairos-Step": self.step,
+            "X-Kairos-Attempt": str(self.attempt),
+            "X-Kairos-Idempotency-Key": self.idempotency_key,
+            "Idempotency-Key": self.idempotency_key,
+        }
+
+    def raised(self, error: BaseException) -> None:
+        """Told what the step raised, before it is made data. Does nothing; an inline run keeps it."""
+
+    def close(self) -> None:
+        """End the attempt: report dropped lines; whatever a left-over thread says later is not taken."""
+        if not self._lines:
+            self._open = False  # nothing was said: the common case, without the lock
+            return
+        with self._lock:
+            if self._open and self._dropped:
+                self._sink.log(LogRecord("warning", f"{self._dropped:,} more lines dropped"))
+            self._open = False
+
+    def _write(self, level: str, message: object, fields: Mapping[str, Any]) -> None:
+        with self._lock:
+            if not self._open:
+                return
+            if self._lines >= MAX_LOG_LINES:
+                self._dropped += 1
+                return
+            self._lines += 1
+            self._sink.log(_line(level, message, fields, self.redactor))
+
+    def _labels(self, labels: Mapping[str, Any]) -> dict[str, str]:
+        return {clean(name, _MAX_NAME): self._label(name, value) for name, value in labels.items()}
+
+    def _label(self, name: str, value: object) -> str:
+        if not isinstance(value, str | int | float):
+            raise PayloadError(f"metric label {name!r} is a {type(value).__name__}, not a text or number")
+        if self.redactor.hides(name):
+            return PLACEHOLDER
+        text = value if isinstance(value, str) else show(value, _MAX_NAME)
+        return clean(self.redactor.text(text), _MAX_NAME)
+
+    def __repr__(self) -> str:
+        return f"<StepContext {self.workflow}.{self.step} run={self.run_id} attempt={self.attempt}>"
+
+
+class StepLog:
+    """Writes log lines of a step: at most 1,000 in one attempt, each at most 8 KiB. Never raises."""
+
+    __slots__ = ("_ctx",)
+
+    def __init__(self, ctx: StepContext) -> None:
+        self._ctx = ctx
+
+    def debug(self, message: object, /, **fields: Any) -> None:
+        """For whoever looks closely."""
+        self._ctx._write("debug", message, fields)
+
+    def info(self, message: object, /, **fields: Any) -> None:
+        """What happened."""
+        self._ctx._write("info", message, fields)
+
+    def warning(self, message: object, /, **fields: Any) -> None:
+        """What should not have happened, but does no harm."""
+        self._ctx._write("warning", message, fields)
+
+    def error(self, message: object, /, **fields: Any) -> None:
+        """What went wrong."""
+        self._ctx._write("error", message, fields)
+
+
+def _line(level: str, message: object, fields: Mapping[str, Any], redactor: Redactor) -> LogRecord:
+    if isinstance(message, str):
+        # Cut only after blanking, and far enough out that no secret is cut in two.
+        text = clean(redactor.text(message[: MAX_LINE + redactor.longest]), MAX_LINE)
+    else:
+        text = show(message, MAX_LINE, redactor)
+    text = _cut_bytes(text, MAX_LINE)
+    room = MAX_LINE - len(text.encode())
+    kept: dict[str, Any] = {}
+    left_out = 0
+    for name, value in fields.items():
+        name = clean(name, _MAX_NAME)
+        shown = PLACEHOLDER if redactor.hides(name) else _field(value, redactor)
+        size = len(canonical.encode_trusted({name: shown}))
+        if size > room:
+            left_out += 1
+            continue
+        room -= size
+        kept[name] = shown
+    if left_out:
+        text = f"{_cut_bytes(text, MAX_LINE - 40)} ({left_out} fields left out)"
+    return LogRecord(level, text, kept)
+
+
+def _field(value: Any, redactor: Redactor) -> Any:
+    """Numbers and flags as they are, text redacted, all else as text."""
+    if value is None or type(value) is bool:
+        return value
+    if type(value) is int and -(2**63) <= value < 2**63:
+        return redactor.json(value)
+    if type(value) is float and math.isfinite(value):
+        return redactor.json(value)
+    if type(value) is str:
+        return clean(redactor.text(value[: MAX_LINE + redactor.longest]), MAX_LINE)
+    return show(value, MAX_LINE // 4, redactor)
+
+
+def _cut_bytes(text: str, limit: int) -> str:
+    raw = text.encode()
+    return text if len(raw) <= limit else raw[: limit - 3].decode("utf-8", "ignore") + "..."
+
+
+def _check_metric_name(name: object) -> str:
+    if not isinstance(name, str) or not name or len(name) > _MAX_NAME or clean(name, _MAX_NAME) != name:
+        raise PayloadError(f"{show(name, 80)} cannot name a metric", hint=f"A text of 1 to {_MAX_NAME} characters.")
+    return name
+
+
+def _check_number(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise PayloadError(f"metric {name!r}: {show(value, 80)} is not a number")
+    try:
+        finite = math.isfinite(value)
+    except OverflowError:
+        finite = False
+    if not finite or (isinstance(value, int) and not -(2**63) <= value < 2**63):
+        raise PayloadError(f"metric {name!r}: {show(value, 80)} is not a finite number of at most 64 bits")
+    return value

@@ -1,0 +1,85 @@
+"""Checks the options of workflows, steps and jobs, so that a wrong one fails on the line that has it.
+
+Knows types and ranges. Knows nothing of functions and their parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+from enum import Enum
+from typing import Any, Final, Literal
+
+from kairos.domain.duration import Duration, parse_duration
+from kairos.domain.names import check_name, nearest
+from kairos.domain.retry import Retry
+from kairos.errors import DefinitionError
+
+LOWEST_PRIORITY, HIGHEST_PRIORITY = 1, 10
+
+
+class _Unset(Enum):
+    UNSET = "unset"
+
+    def __repr__(self) -> str:
+        return "UNSET"
+
+
+UNSET: Final = _Unset.UNSET
+"""Not given, where None has a meaning of its own: `timeout=None` is "no limit"."""
+MaybeDuration = Duration | None | Literal[_Unset.UNSET]
+
+
+def check_queue(value: object, owner: str) -> str:
+    """A queue name."""
+    return check_name(value, f"{owner}: queue")
+
+
+def check_priority(value: object, owner: str) -> int:
+    """A whole number from 1 to 10; higher goes first."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise DefinitionError(f"{owner}: priority={_show(value)} is not a whole number")
+    if not LOWEST_PRIORITY <= value <= HIGHEST_PRIORITY:
+        raise DefinitionError(
+            f"{owner}: priority={value} is out of range",
+            hint=f"From {LOWEST_PRIORITY} to {HIGHEST_PRIORITY}, higher goes first; 5 is the usual one.",
+        )
+    return value
+
+
+def check_retry(value: object, owner: str) -> Retry:
+    """A `Retry`."""
+    if not isinstance(value, Retry):
+        raise DefinitionError(
+            f"{owner}: retry={_show(value)} is not a kairos.Retry",
+            hint="Write retry=kairos.Retry(attempts=5, base='1s'); attempts=1 means no retry.",
+        )
+    return value
+
+
+def check_duration(value: Any, what: str, owner: str) -> timedelta:
+    """A duration longer than nothing."""
+    duration = parse_duration(value, what=f"{owner}: {what}")
+    if not duration:
+        raise DefinitionError(f"{owner}: {what}={_show(value)} leaves no time at all", hint="Leave it out instead.")
+    return duration
+
+
+def check_count(value: object, what: str, owner: str) -> int:
+    """A whole number, at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise DefinitionError(f"{owner}: {what}={_show(value)} is not a whole number of at least 1")
+    return value
+
+
+def refuse_unknown(unknown: Iterable[str], valid: Iterable[str], owner: str) -> None:
+    """Raise for the first option that does not exist."""
+    for name in unknown:
+        raise DefinitionError(f"{owner}: there is no option {name!r}", hint=nearest(name, valid), option=name)
+
+
+def _show(value: object) -> str:
+    try:
+        return repr(value)[:80]
+    except Exception:
+        return f"<{type(value).__name__}>"

@@ -1,0 +1,162 @@
+"""Decides what each parameter of a step receives, and which steps it waits for.
+
+In this order: the context (annotated StepContext), an explicit `needs=`, an earlier step of the same name,
+the run's input (annotated with the workflow's input type, or named `input`), the parameter's own default.
+Anything else is refused on the line of the decorator.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from kairos.authoring.context import StepContext
+from kairos.authoring.signature import MISSING, Parameter, Signature
+from kairos.authoring.step import Plan, Source, Step
+from kairos.authoring.values import ValueType
+from kairos.domain.names import nearest
+from kairos.errors import DefinitionError
+
+TypeOf = Callable[[Any, Mapping[str, Any], str], ValueType]
+"""annotation, names for forward references, owner -> ValueType; the app's cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a step can refer to. `input`: type of the run's input, None if the workflow takes none."""
+
+    steps: Mapping[str, Step[..., Any]]
+    input: ValueType | None
+    type_of: TypeOf
+
+
+def wire(
+    name: str, signature: Signature, needs: Mapping[str, str], around: Surroundings
+) -> tuple[Plan, dict[str, str]]:
+    """How to call the step, and parameter -> step for the graph."""
+    sources: list[Source] = []
+    context: list[str] = []
+    wired: dict[str, str] = {}
+    _check_needs(name, signature, needs)
+    for parameter in signature.parameters:
+        if is_context(parameter.annotation):
+            context.append(parameter.name)
+            continue
+        source = _source(name, parameter, signature, needs, around)
+        if source is not None:
+            sources.append(source)
+            if source.step is not None:
+                wired[parameter.name] = source.step
+    return Plan(tuple(sources), tuple(context)), wired
+
+
+def resolve_steps(name: str, given: Iterable[Any], around: Surroundings, workflow: object) -> list[str]:
+    """Names of the steps given as `Step` objects or names; all must be defined above step `name`."""
+    return [_resolve_step(name, item, around, workflow) for item in given]
+
+
+def is_context(annotation: Any) -> bool:
+    """Whether a parameter with this annotation receives the context."""
+    if isinstance(annotation, type):
+        return issubclass(annotation, StepContext)
+    return any(is_context(arg) for arg in typing.get_args(annotation)[:2] if isinstance(arg, type))
+
+
+def _source(
+    name: str, parameter: Parameter, signature: Signature, needs: Mapping[str, str], around: Surroundings
+) -> Source | None:
+    upstream = needs.get(parameter.name)
+    if upstream is None and parameter.name in around.steps:
+        upstream = parameter.name
+    if upstream is not None:
+        what = f"parameter {parameter.name!r} of step {name!r} (the output of step {upstream!r})"
+        return Source(parameter.name, upstream, _type(name, parameter, signature, around, upstream), what)
+    if _is_input(parameter, around):
+        what = f"parameter {parameter.name!r} of step {name!r} (the run's input)"
+        return Source(parameter.name, None, _type(name, parameter, signature, around, None), what)
+    if parameter.has_default:
+        return None
+    raise _refuse(name, parameter, around)
+
+
+def _type(
+    name: str, parameter: Parameter, signature: Signature, around: Surroundings, upstream: str | None
+) -> ValueType:
+    if parameter.annotation is not MISSING:
+        return around.type_of(parameter.annotation, signature.names, f"parameter {parameter.name!r} of step {name!r}")
+    if upstream is not None:
+        return around.steps[upstream].output_adapter
+    return around.input or around.type_of(Any, {}, name)
+
+
+def _is_input(parameter: Parameter, around: Surroundings) -> bool:
+    if around.input is None:
+        return False
+    return parameter.name == "input" or _bare(parameter.annotation) == _bare(around.input.annotation)
+
+
+def _bare(annotation: Any) -> Any:
+    return typing.get_args(annotation)[0] if typing.get_origin(annotation) is Annotated else annotation
+
+
+def _refuse(name: str, parameter: Parameter, around: Surroundings) -> DefinitionError:
+    if parameter.name == name:
+        return DefinitionError(f"step {name!r} waits for itself, a cycle: {name} -> {name}", cycle=f"{name} -> {name}")
+    takes = f"annotated {around.input.label}, or named 'input'" if around.input else "this workflow has none"
+    valid = [*around.steps, "input"] if around.input else list(around.steps)
+    return DefinitionError(
+        f"step {name!r}: parameter {parameter.name!r} gets no value",
+        hint=(
+            f"{nearest(parameter.name, valid)} A parameter is the output of a step defined above it, by name; "
+            f"the run's input ({takes}); the context (annotated kairos.StepContext); or it has a default. "
+            f"{_below(name, parameter.name)}"
+        ),
+        step=name,
+        parameter=parameter.name,
+    )
+
+
+def _below(name: str, other: str) -> str:
+    return (
+        f"Steps wait only for steps defined above them: if a step {other!r} further down waits for {name!r}, "
+        f"that is a cycle: {name} -> {other} -> {name}."
+    )
+
+
+def _check_needs(name: str, signature: Signature, needs: Mapping[str, str]) -> None:
+    parameters = {p.name: p for p in signature.parameters}
+    for parameter in needs:
+        if parameter not in parameters:
+            raise DefinitionError(
+                f"step {name!r}: needs={{{parameter!r}: ...}} names no parameter of the function",
+                hint=nearest(parameter, parameters),
+                step=name,
+                parameter=parameter,
+            )
+        if is_context(parameters[parameter].annotation):
+            raise DefinitionError(f"step {name!r}: needs={{{parameter!r}: ...}} names the context, not a value")
+
+
+def _resolve_step(name: str, item: Any, around: Surroundings, workflow: object) -> str:
+    if isinstance(item, Step):
+        if item.workflow is not workflow:
+            raise DefinitionError(
+                f"step {name!r} cannot wait for step {item.name!r} of workflow {item.workflow.name!r}",
+                hint="Steps wait for steps of their own workflow.",
+            )
+        return item.name
+    if not isinstance(item, str):
+        raise DefinitionError(
+            f"step {name!r}: a {type(item).__name__} is not a step", hint="Give steps, or names of steps."
+        )
+    if item == name:
+        raise DefinitionError(f"step {name!r} waits for itself, a cycle: {name} -> {name}", cycle=f"{name} -> {name}")
+    if item not in around.steps:
+        raise DefinitionError(
+            f"step {name!r} waits for {item!r}, which is not a step defined above it",
+            hint=f"{nearest(item, around.steps)} {_below(name, item)}",
+            step=name,
+        )
+    return item

@@ -1,0 +1,428 @@
+"""The async client: start runs, wait for them, look at them, cancel them."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NoReturn
+from uuid import UUID
+
+from psycopg import AsyncConnection
+
+from kairos import settings
+from kairos.authoring import Workflow
+from kairos.client.starting import Start, Starter, prepare, start_within
+from kairos.client.waiting import Waiter
+from kairos.database import Database
+from kairos.domain import canonical
+from kairos.domain.commands import RequestCancel
+from kairos.domain.duration import Duration, parse_duration
+from kairos.domain.events import Recorded
+from kairos.domain.fingerprint import Definition
+from kairos.domain.names import nearest
+from kairos.domain.projection import RunState
+from kairos.domain.states import RunStatus
+from kairos.engine.clock import DatabaseClock
+from kairos.errors import (
+    RunCancelled,
+    RunExpired,
+    RunFailed,
+    RunNotFound,
+    WaitTimeout,
+    WorkflowNotFound,
+)
+from kairos.store.connect import Session
+from kairos.store.history import Advanced, Conn, History
+from kairos.store.queries import query
+from kairos.store.reader import Finished, Reader, RunInfo
+
+RunRef = UUID | str
+AnyWorkflow = Workflow | str
+
+
+class AsyncRun:
+    """A handle on one run: what was known when it was read, and verbs.
+
+    Attributes:
+        info: the facts as last read; `id`, `status` and the rest are taken from it.
+    """
+
+    def __init__(self, client: AsyncClient, info: RunInfo, workflow: Workflow | None = None) -> None:
+        self._client, self.info, self._workflow = client, info, workflow
+        self._finished: Finished | None = None
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return str(self.info.id)
+
+    @property
+    def status(self) -> RunStatus:
+        """The status when last read; see `refresh`."""
+        return self.info.status
+
+    async def refresh(self) -> AsyncRun:
+        """Read the run again."""
+        self.info = await self._client._reader.run(self.info.id)
+        return self
+
+    async def wait(self, timeout: Duration | None = None) -> AsyncRun:
+        """Wait until the run has ended, well or badly; returns itself. Raises WaitTimeout."""
+        self.info = await self._client._wait(self.info.id, timeout)
+        return self
+
+    async def result(self, timeout: Duration | None = None) -> Any:
+        """Wait, then return the output.
+
+        One sink step: its output. Several: a dict of their outputs by name. Typed if the run was started
+        from (or read with) a Workflow object, else plain JSON values.
+
+        Raises:
+            WaitTimeout: it has not ended in time.
+            RunFailed, RunCancelled, RunExpired: it ended badly.
+        """
+        await self.wait(timeout)
+        if self._finished is None:
+            self._finished = (await self._client._reader.finished([self.info]))[self.info.id]
+        return output_of(self._finished, self._workflow)
+
+    async def cancel(self, reason: str = "cancelled by the client") -> AsyncRun:
+        """See `AsyncClient.cancel`."""
+        await self._client.cancel(self.info.id, reason)
+        return await self.refresh()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.info.workflow} {self.id} {self.status}>"
+
+
+def output_of(finished: Finished, workflow: Workflow | None) -> Any:
+    """The output of an ended run, or the error that says why there is none."""
+    info = finished.info
+    if info.status is not RunStatus.DONE:
+        _raise_ending(finished)
+    if workflow is not None and workflow.fingerprint == info.fingerprint:
+        values = {name: workflow.steps[name].output_adapter.decode(raw) for name, raw in finished.outputs.items()}
+    else:
+        values = {name: canonical.decode(raw) for name, raw in finished.outputs.items()}
+    return next(iter(values.values())) if len(values) == 1 else values
+
+
+def _raise_ending(finished: Finished) -> NoReturn:
+    info = finished.info
+    facts = {"run_id": str(info.id), "status": info.status}
+    if info.status is RunStatus.CANCELLED:
+        raise RunCancelled(f"run {info.id} was cancelled: {info.reason}", **facts)
+    if info.status is RunStatus.EXPIRED:
+        raise RunExpired(f"run {info.id} expired: {info.reason}", **facts)
+    error = finished.error
+    step = info.failed_steps[0] if info.failed_steps else None
+    what = f"step {step!r} failed: {error.summary}" if error else str(info.reason)
+    raise RunFailed(
+        f"run {info.id} of {info.workflow!r} failed: {what}",
+        hint=f"`kairos show {info.id}` shows what happened.",
+        step=step,
+        error=error,
+        **facts,
+    )
+
+
+class AsyncClient:
+    """Starts runs and looks at them. Use it as `async with AsyncClient() as client: ...`.
+
+    Args:
+        url: a Postgres URL; default KAIROS_DATABASE_URL, else the embedded Postgres.
+        data_dir: where the embedded Postgres lives; default KAIROS_DATA_DIR.
+        patience: seconds for which an outage of the database is sat out before DatabaseUnavailable.
+    """
+
+    def __init__(self, url: str | None = None, *, data_dir: str | Path | None = None, patience: float = 30.0) -> None:
+        self._url, self._data_dir, self._patience = url, data_dir, patience
+        self._database: Database | None = None
+
+    async def open(self) -> AsyncClient:
+        """Connect. Raises DatabaseUnavailable, MigrationError."""
+        if self._database is not None:
+            return self
+        loop = asyncio.get_running_loop()
+        database = await loop.run_in_executor(None, lambda: Database(self._url, data_dir=self._data_dir))
+        await loop.run_in_executor(None, database.require_schema)
+        self._database = database
+        dsn = database.dsn
+        self._reads = Session(dsn, "kairos client", patience=self._patience)
+        self._writes = Session(dsn, "kairos client", patience=self._patience)
+        self._starts = Session(dsn, "kairos starter", patience=self._patience)
+        self._reader = Reader(self._reads)
+        self._history = History(self._reader.definitions, keep=16)
+        self._clock = DatabaseClock()
+        self._clock.hear((await self._starts.execute("read_clock"))[0][0])
+        self._starter = Starter(self._starts, self._clock, notify=settings.read("notify"))
+        self._waiter = Waiter(dsn, self._reader)
+        return self
+
+    async def close(self) -> None:
+        """Send what is under way, then disconnect."""
+        if self._database is None:
+            return
+        await self._starter.settle()
+        await self._waiter.close()
+        for session in (self._reads, self._writes, self._starts):
+            await session.close()
+        self._database.close()
+        self._database = None
+
+    async def __aenter__(self) -> AsyncClient:
+        return await self.open()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # -- starting ----------------------------------------------------------------------------------------
+
+    async def start(
+        self,
+        workflow: AnyWorkflow,
+        input: Any = None,
+        *,
+        key: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        ttl: Duration | None = None,
+        key_ttl: Duration | None = None,
+        run_id: RunRef | None = None,
+        connection: AsyncConnection[Any] | None = None,
+    ) -> AsyncRun:
+        """Start a run; durable when this returns.
+
+        Args:
+            workflow: a Workflow or Job, or the name of one that a worker has registered.
+            input: what the workflow's input type accepts.
+            key: an idempotency key: the same key with the same input is the same run.
+            labels: short strings to find the run by.
+            queue, priority, ttl: override those of the workflow.
+            key_ttl: how long the key is kept; default: as long as the run.
+            run_id: an id of your own making (a UUIDv7), for starts that must be safe to repeat.
+            connection: a psycopg connection; the run then exists if, and only if, its transaction commits.
+
+        Raises:
+            PayloadError: the input does not fit.
+            KeyConflict: the key was used with another input.
+            WorkflowNotFound: no definition of that name is in the database.
+        """
+        start = await self._prepare(workflow, input, key, labels, queue, priority, ttl, key_ttl, run_id)
+        found = await (start_within(connection, start) if connection is not None else self._starter.start(start))
+        return AsyncRun(self, self._fresh_info(start, found), workflow if isinstance(workflow, Workflow) else None)
+
+    async def start_many(
+        self,
+        workflow: AnyWorkflow,
+        inputs: Sequence[Any],
+        *,
+        keys: Sequence[str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        ttl: Duration | None = None,
+    ) -> list[AsyncRun]:
+        """Start many runs of one workflow, 1,000 to a statement; much faster than one by one.
+
+        Raises:
+            PayloadError: an input does not fit (nothing is started then).
+            ValueError: `keys` and `inputs` differ in length.
+        """
+        if keys is not None and len(keys) != len(inputs):
+            raise ValueError(f"{len(inputs)} inputs but {len(keys)} keys")
+        target = workflow if isinstance(workflow, Workflow) else await self._named(workflow)
+        ttl_delta = None if ttl is None else parse_duration(ttl, what="ttl")
+        starts = [
+            prepare(
+                target,
+                value,
+                key=keys[i] if keys else None,
+                labels=labels,
+                queue=queue,
+                priority=priority,
+                ttl=ttl_delta,
+                key_ttl=None,
+                run_id=None,
+            )
+            for i, value in enumerate(inputs)
+        ]
+        ids = await self._starter.start_many(starts)
+        kind = workflow if isinstance(workflow, Workflow) else None
+        return [AsyncRun(self, self._fresh_info(s, i), kind) for s, i in zip(starts, ids, strict=True)]
+
+    async def _prepare(
+        self,
+        workflow: AnyWorkflow,
+        value: Any,
+        key: str | None,
+        labels: Mapping[str, str] | None,
+        queue: str | None,
+        priority: int | None,
+        ttl: Duration | None,
+        key_ttl: Duration | None,
+        run_id: RunRef | None,
+    ) -> Start:
+        return prepare(
+            workflow if isinstance(workflow, Workflow) else await self._named(workflow),
+            value,
+            key=key,
+            labels=labels,
+            queue=queue,
+            priority=priority,
+            ttl=None if ttl is None else parse_duration(ttl, what="ttl"),
+            key_ttl=None if key_ttl is None else parse_duration(key_ttl, what="key_ttl"),
+            run_id=None if run_id is None else UUID(str(run_id)),
+        )
+
+    async def _named(self, name: str) -> tuple[str, str, Definition]:
+        rows = await self._reads.execute("latest_definition", {"workflow": name})
+        if not rows:
+            known = {row[0] for row in await self._reads.execute("list_definitions")}
+            raise WorkflowNotFound(f"no workflow {name!r} has been registered here", hint=nearest(name, known))
+        return name, rows[0][0], Definition.from_json(canonical.decode(bytes(rows[0][1])))
+
+    def _fresh_info(self, start: Start, run_id: UUID) -> RunInfo:
+        now = self._clock.now()
+        return RunInfo(
+            id=run_id,
+            workflow=start.workflow,
+            status=RunStatus.SCHEDULED,
+            created_at=now,
+            updated_at=now,
+            ended_at=None,
+            queue=start.queue,
+            priority=start.priority,
+            key=start.key,
+            labels=start.labels,
+            fingerprint=start.fingerprint,
+            seq=1,
+            claims=0,
+            reason=None,
+        )
+
+    # -- looking -----------------------------------------------------------------------------------------
+
+    async def get_run(self, run: RunRef, workflow: Workflow | None = None) -> AsyncRun:
+        """A run by its id, a unique prefix or suffix of it, or `last`. `workflow` makes its output typed.
+
+        Raises:
+            RunNotFound, AmbiguousRun
+        """
+        return AsyncRun(self, await self._reader.run(await self.find(run)), workflow)
+
+    async def find(self, run: RunRef) -> UUID:
+        """The id that `run` means. Raises RunNotFound, AmbiguousRun."""
+        return run if isinstance(run, UUID) else await self._reader.find(run)
+
+    async def list(
+        self,
+        *,
+        workflow: str | None = None,
+        status: RunStatus | str | Sequence[RunStatus | str] | None = None,
+        key: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        before: RunRef | None = None,
+        limit: int = 50,
+    ) -> list[AsyncRun]:
+        """Runs, newest first. For the next page pass the last id of this one as `before`.
+
+        Raises:
+            ValueError: an unknown status, or a limit outside 1 to 1,000.
+        """
+        if not 1 <= limit <= 1000:
+            raise ValueError(f"limit={limit}: must be between 1 and 1,000")
+        wanted = [status] if isinstance(status, str) else status
+        infos = await self._reader.list_runs(
+            workflow=workflow,
+            statuses=None if wanted is None else [RunStatus(s.upper()).value for s in wanted],
+            key=key,
+            labels=labels,
+            since=since,
+            until=until,
+            before=None if before is None else UUID(str(before)),
+            limit=limit,
+        )
+        return [AsyncRun(self, info) for info in infos]
+
+    async def events(self, run: RunRef, *, after: int = 0, limit: int | None = None) -> Sequence[Recorded]:
+        """The events of a run with seq greater than `after`."""
+        run_id = await self.find(run)
+        upto = 2**31 - 1 if limit is None else after + limit
+        found = await self._reader.events(run_id, after, upto)
+        if not found and after == 0:
+            await self._reader.run(run_id)  # raises RunNotFound
+        return found
+
+    async def state(self, run: RunRef, *, at: int | None = None) -> RunState:
+        """The state of a run after event `at` (default: now): the fold of its events up to there."""
+        if at is not None and at < 0:
+            raise ValueError(f"at={at}: seq counts from 1; 0 is the moment before the first event")
+        return await self._reader.state(await self.find(run), at)
+
+    async def wait(self, run: RunRef, timeout: Duration | None = None) -> AsyncRun:
+        """Wait until a run has ended. Raises WaitTimeout, RunNotFound."""
+        run_id = await self.find(run)
+        return AsyncRun(self, await self._wait(run_id, timeout))
+
+    async def result(self, run: RunRef, timeout: Duration | None = None) -> Any:
+        """Wait and return the output; raises as `AsyncRun.result` does."""
+        return await (await self.get_run(run)).result(timeout)
+
+    async def _wait(self, run_id: UUID, timeout: Duration | None) -> RunInfo:
+        seconds = None if timeout is None else parse_duration(timeout, what="timeout").total_seconds()
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._waiter.wait(run_id)
+        except TimeoutError:
+            info = (await self._reader.runs([run_id])).get(run_id)
+            if info is None:
+                raise RunNotFound(f"there is no run {run_id}") from None
+            if info.status.is_terminal:
+                return info
+            raise WaitTimeout(
+                f"run {run_id} is still {info.status} after {seconds:g}s",
+                hint=f"It goes on. `kairos why {run_id}` says what it waits for.",
+                run_id=str(run_id),
+                status=info.status,
+            ) from None
+
+    # -- changing ----------------------------------------------------------------------------------------
+
+    async def cancel(
+        self, run: RunRef, reason: str = "cancelled by the client", *, author: str | None = None
+    ) -> RunStatus:
+        """Ask for a run to stop. Returns its status afterwards.
+
+        A run that no worker has begun is CANCELLED at once. Otherwise nothing new starts, running steps are
+        told (`ctx.cancelled`; async ones get a CancelledError) and have KAIROS_CANCEL_GRACE to end; then
+        their fences are revoked. Cancelling a run that has ended or is being cancelled changes nothing.
+        """
+        run_id = await self.find(run)
+        command = RequestCancel(author=author or _whoami(), reason=reason)
+
+        async def tell(conn: Conn, done: Advanced) -> None:
+            if done.events:
+                await conn.execute(query("wake_run"), {"run_id": run_id})
+                await conn.execute(query("notify"), {"channel": "kairos_task", "payload": f"run:{run_id.hex}"})
+
+        async def work(conn: Conn) -> Advanced:
+            return await self._history.advance(conn, run_id, [command], within=tell)
+
+        return (await self._writes.run(work)).run.state.status
+
+
+def _whoami() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        return "unknown"

@@ -1,0 +1,65 @@
+"""Which Postgres to use: the one of KAIROS_DATABASE_URL, else the embedded one, started and migrated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+
+from kairos import settings
+from kairos.errors import ConfigError
+
+
+class Database:
+    """An open choice of database. Keeps the embedded server alive until `close`.
+
+    Attributes:
+        dsn: for workers and clients.
+        admin_dsn: for migrations; the same as `dsn` when the database is not embedded.
+        is_embedded: whether Kairos runs the server itself.
+    """
+
+    def __init__(self, url: str | None = None, *, data_dir: str | Path | None = None) -> None:
+        given = url or settings.read("database_url")
+        self._cluster = None
+        if given:
+            self.dsn = self.admin_dsn = given
+            self.is_embedded = False
+            return
+        from kairos import embedded
+        from kairos.store.migrate import migrate
+
+        folder = Path(data_dir or settings.read("data_dir")).resolve()
+        self._cluster = embedded.open(folder)
+        self.is_embedded = True
+        self.dsn, self.admin_dsn = self._cluster.dsn, self._cluster.admin_dsn
+        try:
+            migrate(self.admin_dsn, grant_to="kairos")
+        except BaseException:
+            self._cluster.close()
+            raise
+
+    def require_schema(self) -> Database:
+        """Raise `MigrationError` unless the schema is what this version needs; returns self."""
+        if not self.is_embedded:
+            from kairos.store.connect import open_sync
+            from kairos.store.migrate import check_schema
+
+            with open_sync(self.dsn, "kairos") as conn:
+                if conn.info.server_version < 140000:
+                    raise ConfigError(
+                        f"the server is PostgreSQL {conn.info.server_version // 10000}; Kairos needs 14 or later"
+                    )
+                check_schema(conn)
+        return self
+
+    def close(self) -> None:
+        """Let go of the embedded server (it stops some seconds after its last user has gone)."""
+        if self._cluster is not None:
+            self._cluster.close()
+            self._cluster = None
+
+    def __enter__(self) -> Database:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()

@@ -1,0 +1,251 @@
+"""Everything that can ever happen to a run: immutable facts, past tense, one `kind` each.
+
+A kind is never renamed or reused: old events live for ever. Facts only: that a step became ready follows
+from the pinned graph and is derived by the fold, not stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, ClassVar
+
+from kairos.domain.error_info import ErrorInfo
+from kairos.domain.payload import Payload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunScheduled:
+    """A run was accepted. Always seq 1. `expires_at`: not started before then, it is EXPIRED."""
+
+    kind: ClassVar[str] = "run_scheduled"
+    workflow: str
+    fingerprint: str
+    input: Payload
+    queue: str
+    priority: int
+    trigger: str = "client"
+    key: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStarted:
+    """A worker took the run for the first time; `epoch` counts the claims of the run."""
+
+    kind: ClassVar[str] = "run_started"
+    epoch: int
+    worker: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunDone:
+    """Every step is done. `outputs`: sink step -> seq of the event that holds its output."""
+
+    kind: ClassVar[str] = "run_done"
+    outputs: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFailed:
+    """Nothing can go on: `steps` are the dead or expired ones that block the rest."""
+
+    kind: ClassVar[str] = "run_failed"
+    steps: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunExpired:
+    """The run's time to live closed before a worker took it."""
+
+    kind: ClassVar[str] = "run_expired"
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunCancelRequested:
+    """Somebody asked for the run to stop. Running steps are told; nothing new starts."""
+
+    kind: ClassVar[str] = "run_cancel_requested"
+    author: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunCancelled:
+    """The run has stopped on request."""
+
+    kind: ClassVar[str] = "run_cancelled"
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepStarted:
+    """An attempt began. `worker` is None when it is the run's owner; `isolated`: alone in a child process.
+
+    `input_hash`: 16 hex digits over the inputs as recorded, so that a replay can prove it had the same.
+    """
+
+    kind: ClassVar[str] = "step_started"
+    step: str
+    attempt: int
+    token: int
+    input_hash: str
+    worker: str | None = None
+    isolated: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepDone:
+    """An attempt succeeded; its output is final."""
+
+    kind: ClassVar[str] = "step_done"
+    step: str
+    attempt: int
+    token: int
+    output: Payload
+    duration_us: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepFailed:
+    """An attempt ended badly. `retry_at` is None when no further attempt will be made."""
+
+    kind: ClassVar[str] = "step_failed"
+    step: str
+    attempt: int
+    token: int
+    error: ErrorInfo
+    retry_at: datetime | None
+    duration_us: int = 0
+    timed_out: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepDead:
+    """The step goes to the dead letters. `reason` says why no further attempt is made."""
+
+    kind: ClassVar[str] = "step_dead"
+    step: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepExpired:
+    """The step's time to live closed before a worker took it."""
+
+    kind: ClassVar[str] = "step_expired"
+    step: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepCancelled:
+    """The step was stopped, or will not start, because its run was cancelled. Its token is void."""
+
+    kind: ClassVar[str] = "step_cancelled"
+    step: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimerFired:
+    """A timer of a step came due; `timer` is `retry` when a backoff ended."""
+
+    kind: ClassVar[str] = "timer_fired"
+    step: str
+    timer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseLost:
+    """An attempt ended with its worker: it crashed, froze past its lease, or gave the step back.
+
+    `reason` is `worker_lost`, `crashed` or `released`. `signal` names what killed the process, if known.
+    `alone`: the step was the only thing running in that process, so the crash counts against it.
+    `suspect`: from now on the step runs alone in a process of its own.
+    """
+
+    kind: ClassVar[str] = "lease_lost"
+    step: str
+    attempt: int
+    token: int
+    reason: str
+    worker: str | None = None
+    signal: str | None = None
+    alone: bool = False
+    suspect: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StaleWriteRejected:
+    """A worker reported on an attempt that was no longer its own. Kept as evidence; changes nothing."""
+
+    kind: ClassVar[str] = "stale_write_rejected"
+    step: str
+    attempt: int
+    token: int
+    worker: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricEmitted:
+    """A step reported a number."""
+
+    kind: ClassVar[str] = "metric_emitted"
+    step: str
+    attempt: int
+    token: int
+    name: str
+    value: float
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogEmitted:
+    """A step wrote a log line."""
+
+    kind: ClassVar[str] = "log_emitted"
+    step: str
+    attempt: int
+    token: int
+    level: str
+    message: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+Event = (
+    RunScheduled
+    | RunStarted
+    | RunDone
+    | RunFailed
+    | RunExpired
+    | RunCancelRequested
+    | RunCancelled
+    | StepStarted
+    | StepDone
+    | StepFailed
+    | StepDead
+    | StepExpired
+    | StepCancelled
+    | TimerFired
+    | LeaseLost
+    | StaleWriteRejected
+    | MetricEmitted
+    | LogEmitted
+)
+
+EVENT_TYPES: Mapping[str, type[Event]] = {cls.kind: cls for cls in Event.__args__}
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """An event in its place: `seq` counts from 1 without a gap within the run; `at` never decreases."""
+
+    seq: int
+    at: datetime
+    event: Event

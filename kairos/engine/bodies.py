@@ -1,0 +1,164 @@
+"""Runs the bodies of attempts: in this process, or alone in a child when the step is a suspect."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from kairos.authoring import Step, StepContext
+from kairos.authoring.executor import Cancelled, Failed, Outcome, Succeeded, run_attempt
+from kairos.domain.commands import EmitLog, EmitMetric, FailStep, FinishStep, LoseLease, StopStep
+from kairos.domain.events import StepStarted
+from kairos.domain.payload import Payload
+from kairos.domain.projection import RunState
+from kairos.engine.held import Body, HeldRun
+from kairos.engine.isolation import Crashed, Isolation, Job
+from kairos.engine.office import Office, log
+from kairos.store.failpoints import failpoint
+from kairos.store.history import fetch_payloads
+
+if TYPE_CHECKING:
+    from kairos.authoring.context import LogRecord, MetricRecord
+
+Ending = FinishStep | FailStep | LoseLease | StopStep
+
+
+class Sink:
+    """Takes log lines and metrics from a body, on whatever thread, to the inbox of its run."""
+
+    def __init__(self, post: Callable[[EmitLog | EmitMetric], None], event: StepStarted) -> None:
+        self._post, self._event = post, event
+        self._loop = asyncio.get_running_loop()
+
+    def log(self, record: LogRecord) -> None:
+        """Pass on a log line."""
+        e = self._event
+        self._put(EmitLog(e.step, e.attempt, e.token, record.level, record.message, record.fields))
+
+    def metric(self, record: MetricRecord) -> None:
+        """Pass on a number."""
+        e = self._event
+        self._put(EmitMetric(e.step, e.attempt, e.token, record.name, record.value, record.labels))
+
+    def _put(self, command: EmitLog | EmitMetric) -> None:
+        self._loop.call_soon_threadsafe(self._post, command)
+
+
+class Bodies:
+    """Begins, stops and reports on attempts."""
+
+    def __init__(self, office: Office, isolation: Isolation) -> None:
+        self.office, self.isolation = office, isolation
+        self.on_done: Callable[[HeldRun, Ending | None], None] = lambda held, ending: None
+        self.on_note: Callable[[HeldRun], None] = lambda held: None
+        self.running: set[asyncio.Task[None]] = set()
+
+    def begin(self, held: HeldRun, event: StepStarted) -> None:
+        """Start the body of an attempt whose inputs are durable."""
+        name = event.step
+
+        def post(command: EmitLog | EmitMetric) -> None:
+            if held.dropped is None:
+                held.inbox.append(command)
+                self.on_note(held)
+
+        step = held.workflow.steps[name]
+        sink = Sink(post, event)
+        ctx = self.context(held.open.state, event, sink)
+        body = held.bodies[name] = Body(name, event.attempt, event.token, ctx)
+        body.task = asyncio.get_running_loop().create_task(self._run(held, body, event, step, sink))
+        self.running.add(body.task)
+        body.task.add_done_callback(self.running.discard)
+
+    def context(self, state: RunState, event: StepStarted, sink: Sink) -> StepContext:
+        """The context that a body is given."""
+        return StepContext(
+            run_id=str(state.run_id),
+            workflow=state.workflow,
+            app=self.office.app.name,
+            step=event.step,
+            attempt=event.attempt,
+            token=event.token,
+            sink=sink,
+            redaction=self.office.app.redaction,
+        )
+
+    def ask_to_stop(self, body: Body, step: Step[..., Any]) -> None:
+        """The run is being cancelled: raise the flag; async bodies get a CancelledError at their next await."""
+        body.ctx.cancel("the run is being cancelled")
+        if step.is_async:
+            self.abandon(body)
+
+    def abandon(self, body: Body) -> None:
+        """Stop waiting for a body, whatever it does: its fence is void."""
+        body.ctx.cancel("this attempt is no longer wanted")
+        if body.task is not None and not body.task.done():
+            body.task.cancel()
+
+    async def _run(self, held: HeldRun, body: Body, event: StepStarted, step: Step[..., Any], sink: Sink) -> None:
+        ending: Ending | None = None
+        try:
+            ending = await self.attempt(held.open.state, event, step, body.ctx, sink)
+        except asyncio.CancelledError:
+            ending = StopStep(event.step, event.attempt, event.token)
+        except Exception:
+            log.exception("body_lost run=%s step=%s", held.run_id, event.step)
+        finally:
+            if held.bodies.get(event.step) is body:
+                del held.bodies[event.step]
+            self.on_done(held, ending)
+
+    async def attempt(
+        self, state: RunState, event: StepStarted, step: Step[..., Any], ctx: StepContext, sink: Sink
+    ) -> Ending:
+        """Run one attempt to its end and say what is to be recorded."""
+        run_input, upstream = await self.inputs(state, event.step)
+        failpoint("before_body")
+        began = time.perf_counter_ns()
+        outcome: Outcome | Crashed
+        if event.isolated and self.isolation.app_spec is not None:
+            job = Job.of(ctx, run_input, upstream, step.spec.timeout)
+            outcome = await self.isolation.run(job, sink)
+        else:
+            outcome = await run_attempt(
+                step, ctx, run_input, upstream, threads=self.office.threads, timeout=step.spec.timeout
+            )
+        failpoint("after_body")
+        return self.ending(event, outcome, (time.perf_counter_ns() - began) // 1000)
+
+    def ending(self, event: StepStarted, outcome: Outcome | Crashed, micros: int) -> Ending:
+        """Translate an outcome into the command that records it."""
+        name, attempt, token = event.step, event.attempt, event.token
+        match outcome:
+            case Succeeded(output=output):
+                return FinishStep(name, attempt, token, output, micros)
+            case Failed():
+                return FailStep(
+                    name, attempt, token, outcome.error, outcome.retryable, random.random(), micros, outcome.timed_out
+                )
+            case Cancelled():
+                return StopStep(name, attempt, token)
+            case Crashed(signal=signal):
+                me = self.office.identity.name
+                return LoseLease(name, token, "crashed", me, signal, alone=True, suspect=True)
+
+    async def inputs(self, state: RunState, name: str) -> tuple[bytes, Mapping[str, bytes]]:
+        """The bytes of the run's input and of the outputs that the step needs, by upstream step."""
+        wanted: dict[str, Payload] = {}
+        for upstream in state.graph.steps[name].needs.values():
+            output = state.steps[upstream].output
+            if output is not None:
+                wanted[upstream] = output
+        missing = [p for p in (state.input, *wanted.values()) if p.data is None]
+        found = await self._fetch(missing) if missing else {}
+
+        def data(payload: Payload) -> bytes:
+            return payload.data if payload.data is not None else found[payload.sha256 or ""]
+
+        return data(state.input), {upstream: data(payload) for upstream, payload in wanted.items()}
+
+    async def _fetch(self, payloads: list[Payload]) -> dict[str, bytes]:
+        return await self.office.work.run(lambda conn: fetch_payloads(conn, payloads))

@@ -1,0 +1,203 @@
+"""Steps that other workers' runs have offered: this worker runs them and reports by slow appends."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from kairos.domain.commands import Command, EmitLog, EmitMetric, FailStep, FinishStep, LoseLease, StartStep, StopStep
+from kairos.domain.events import StepStarted
+from kairos.domain.projection import RunState
+from kairos.domain.states import StepStatus
+from kairos.engine.bodies import Bodies, Sink
+from kairos.engine.held import Body
+from kairos.engine.office import Office, log
+from kairos.errors import KairosError
+from kairos.store.drive import input_hash
+from kairos.store.history import Advanced, Conn
+from kairos.store.queries import query
+
+
+@dataclass(slots=True)
+class Helped:
+    """One step task in hand."""
+
+    run_id: UUID
+    step: str
+    fingerprint: str
+    is_suspect: bool
+    body: Body | None = None
+
+
+@dataclass(slots=True)
+class Lane:
+    """What is to be appended to one run; several steps that end together share one append."""
+
+    commands: list[Command] = field(default_factory=list)
+    claims: list[Helped] = field(default_factory=list)
+    is_running: bool = False
+
+
+class Helper:
+    """Takes step tasks, runs them, appends what happened."""
+
+    def __init__(self, office: Office, bodies: Bodies) -> None:
+        self.office, self.bodies = office, bodies
+        self.tasks: dict[tuple[UUID, str], Helped] = {}
+        self.lanes: dict[UUID, Lane] = {}
+        self.running: set[asyncio.Task[None]] = set()
+
+    def take(self, rows: list[tuple[Any, ...]]) -> None:
+        """Begin the claimed step tasks; each has its slot from now on."""
+        for run_id, step, fingerprint, crashed in rows:
+            helped = self.tasks[run_id, step] = Helped(run_id, step, fingerprint, crashed)
+            self.office.slots.take()
+            lane = self.lanes.setdefault(run_id, Lane())
+            lane.claims.append(helped)
+            self._go(run_id, lane)
+
+    def run_ids(self) -> set[UUID]:
+        """Runs of which a step is in hand."""
+        return {run_id for run_id, _ in self.tasks}
+
+    def cancel_run(self, run_id: UUID) -> None:
+        """Tell the bodies of one run to stop."""
+        for (owner, name), helped in list(self.tasks.items()):
+            if owner == run_id and helped.body is not None:
+                step = self.office.registry[helped.fingerprint].steps[name]
+                self.bodies.ask_to_stop(helped.body, step)
+
+    def drop_all(self) -> None:
+        """Let go of everything: this worker has been declared dead."""
+        for helped in list(self.tasks.values()):
+            if helped.body is not None:
+                self.bodies.abandon(helped.body)
+
+    async def give_back(self) -> None:
+        """At shutdown: hand back what still runs, without burning an attempt."""
+        for helped in list(self.tasks.values()):
+            if helped.body is not None:
+                me = self.office.identity.name
+                lane = self.lanes.setdefault(helped.run_id, Lane())
+                lane.commands.append(LoseLease(helped.step, helped.body.token, "released", me))
+                self._go(helped.run_id, lane)
+        while self.running:
+            await asyncio.wait(self.running)
+
+    def _go(self, run_id: UUID, lane: Lane) -> None:
+        if not lane.is_running:
+            lane.is_running = True
+            task = asyncio.get_running_loop().create_task(self._drain(run_id, lane))
+            self.running.add(task)
+            task.add_done_callback(self.running.discard)
+
+    async def _drain(self, run_id: UUID, lane: Lane) -> None:
+        try:
+            while lane.commands or lane.claims:
+                await self._append(run_id, lane)
+        except KairosError as exc:
+            log.error("helper_failed run=%s: %s", run_id, exc)
+            for helped in lane.claims:
+                self._let_go(helped)
+        finally:
+            lane.is_running = False
+            self.lanes.pop(run_id, None)
+
+    async def _append(self, run_id: UUID, lane: Lane) -> None:
+        commands, claims = lane.commands, lane.claims
+        lane.commands, lane.claims = [], []
+
+        def schedule(state: RunState, now: object) -> list[StartStep]:
+            me = self.office.identity.name
+            return [
+                StartStep(h.step, input_hash(state, h.step), me, h.is_suspect or state.steps[h.step].suspect)
+                for h in claims
+                if h.step in state.ready
+            ]
+
+        async def within(conn: Conn, done: Advanced) -> None:
+            await self._settle_tasks(conn, run_id, done, claims, commands)
+
+        async def work(conn: Conn) -> Advanced:
+            return await self.office.history.advance(conn, run_id, commands, within=within, schedule=schedule)
+
+        done = await self.office.work.run(work)
+        self._after(done, commands, claims)
+
+    async def _settle_tasks(
+        self, conn: Conn, run_id: UUID, done: Advanced, claims: list[Helped], commands: list[Command]
+    ) -> None:
+        """Within the append: fence the tasks that began, remove those that ended, give back the released."""
+        me = self.office.identity.id
+        started = {e.step: e for e in done.events if isinstance(e, StepStarted)}
+        for event in started.values():
+            params = {"run_id": run_id, "step": event.step, "attempt": event.attempt, "token": event.token}
+            await conn.execute(query("start_step_task"), {**params, "worker": me})
+        released = {c.step: c for c in commands if isinstance(c, LoseLease)}
+        for step, command in released.items():
+            params = {"run_id": run_id, "step": step, "worker": me, "crashed": command.suspect, "ready_at": None}
+            await conn.execute(query("release_step_task"), params)
+        ended = [c.step for c in commands if isinstance(c, FinishStep | FailStep | StopStep)]
+        ended += [h.step for h in claims if h.step not in started]
+        if ended:
+            await conn.execute(query("delete_step_tasks"), {"run_id": run_id, "steps": ended})
+        if done.events:
+            await conn.execute(query("notify"), {"channel": "kairos_task", "payload": f"run:{run_id.hex}"})
+
+    def _after(self, done: Advanced, commands: list[Command], claims: list[Helped]) -> None:
+        started = {e.step: e for e in done.events if isinstance(e, StepStarted)}
+        for helped in claims:
+            event = started.get(helped.step)
+            if event is None:
+                self._let_go(helped)
+            else:
+                self._begin(helped, done.run.state, event)
+        for command, refusal in done.refused:
+            if isinstance(command, FinishStep | FailStep):
+                step = done.run.state.steps[command.step]
+                if step.status is StepStatus.DONE and (step.attempt, step.token) == (command.attempt, command.token):
+                    continue  # our own write, sent twice after a lost reply
+                self.office.stale_writes += 1
+                log.warning("stale_write_rejected run=%s step=%s attempt=%s token=%s: %s",
+                            done.run.run_id, command.step, command.attempt, command.token, refusal.reason)  # fmt: skip
+
+    def _begin(self, helped: Helped, state: RunState, event: StepStarted) -> None:
+        workflow = self.office.registry[helped.fingerprint]
+        step = workflow.steps[helped.step]
+        run_id = helped.run_id
+
+        def post(command: EmitLog | EmitMetric) -> None:
+            if (run_id, event.step) in self.tasks:
+                lane = self.lanes.setdefault(run_id, Lane())
+                lane.commands.append(command)
+                self._go(run_id, lane)
+
+        sink = Sink(post, event)
+        ctx = self.bodies.context(state, event, sink)
+        helped.body = Body(event.step, event.attempt, event.token, ctx)
+
+        async def run() -> None:
+            ending: Command | None = None
+            try:
+                ending = await self.bodies.attempt(state, event, step, ctx, sink)
+            except asyncio.CancelledError:
+                ending = StopStep(event.step, event.attempt, event.token)
+            except Exception:
+                log.exception("body_lost run=%s step=%s", run_id, event.step)
+            finally:
+                self._let_go(helped)
+                if ending is not None:
+                    lane = self.lanes.setdefault(run_id, Lane())
+                    lane.commands.append(ending)
+                    self._go(run_id, lane)
+
+        task = asyncio.get_running_loop().create_task(run())
+        helped.body.task = task
+        self.bodies.running.add(task)
+        task.add_done_callback(self.bodies.running.discard)
+
+    def _let_go(self, helped: Helped) -> None:
+        if self.tasks.pop((helped.run_id, helped.step), None) is not None:
+            self.office.slots.give()

@@ -1,0 +1,187 @@
+"""Runs suspects alone, each in a fresh child process.
+
+A step that was in flight when its worker died may have killed it. What it does to its child (a segfault,
+`os._exit`, exhausted memory) ends that child alone, and waitpid tells the signal. The child gets its job on
+standard input, sends logs, metrics and its outcome as lines of JSON, and never talks to the database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from kairos.authoring.context import ContextSink, LogRecord, MetricRecord
+from kairos.authoring.executor import Cancelled, Failed, Outcome, Succeeded
+from kairos.domain import canonical
+from kairos.domain.error_info import ErrorInfo
+from kairos.domain.payload import Payload
+
+if TYPE_CHECKING:
+    from kairos.authoring import StepContext
+
+STREAM_LIMIT = 512 * 1024 * 1024
+"""Longest line between worker and child: one payload in base64, with room to spare."""
+
+
+@dataclass(frozen=True, slots=True)
+class Crashed:
+    """The child died without an answer. `signal` names what killed it, or its exit code."""
+
+    signal: str
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One attempt, as it is sent to the child."""
+
+    workflow: str
+    run_id: str
+    step: str
+    attempt: int
+    token: int
+    run_input: bytes
+    upstream: Mapping[str, bytes]
+    timeout: timedelta | None
+
+    @classmethod
+    def of(cls, ctx: StepContext, run_input: bytes, upstream: Mapping[str, bytes], timeout: timedelta | None) -> Job:
+        """The attempt that `ctx` stands for."""
+        return cls(ctx.workflow, ctx.run_id, ctx.step, ctx.attempt, ctx.token, run_input, upstream, timeout)
+
+    def to_line(self) -> bytes:
+        """As one line of JSON."""
+        return (
+            canonical.encode_trusted(
+                {
+                    "workflow": self.workflow,
+                    "run_id": self.run_id,
+                    "step": self.step,
+                    "attempt": self.attempt,
+                    "token": self.token,
+                    "input": _pack(self.run_input),
+                    "upstream": {name: _pack(raw) for name, raw in self.upstream.items()},
+                    "timeout": None if self.timeout is None else self.timeout.total_seconds(),
+                }
+            )
+            + b"\n"
+        )
+
+    @classmethod
+    def from_line(cls, line: bytes) -> Job:
+        """The inverse of `to_line`."""
+        d = canonical.decode(line)
+        timeout = None if d["timeout"] is None else timedelta(seconds=d["timeout"])
+        upstream = {name: _unpack(raw) for name, raw in d["upstream"].items()}
+        return cls(
+            d["workflow"], d["run_id"], d["step"], d["attempt"], d["token"], _unpack(d["input"]), upstream, timeout
+        )
+
+
+def outcome_to_line(outcome: Outcome) -> bytes:
+    """An outcome as one line of JSON."""
+    match outcome:
+        case Succeeded(output=output):
+            data: dict[str, Any] = {"succeeded": _pack(output.data or output.inline or b"null")}
+        case Failed():
+            data = {
+                "failed": outcome.error.to_json(),
+                "retryable": outcome.retryable,
+                "timed_out": outcome.timed_out,
+            }
+        case Cancelled():
+            data = {"cancelled": True}
+    return canonical.encode_trusted(data) + b"\n"
+
+
+def outcome_from_json(data: Mapping[str, Any]) -> Outcome:
+    """The inverse of `outcome_to_line`."""
+    if "succeeded" in data:
+        return Succeeded(Payload.of(_unpack(data["succeeded"])))
+    if "failed" in data:
+        return Failed(ErrorInfo.from_json(data["failed"]), data["retryable"], data["timed_out"])
+    return Cancelled()
+
+
+class Isolation:
+    """Starts a child for each suspect and listens to it.
+
+    Args:
+        app_spec: how a fresh process finds the app (`module:attribute` or `file.py:attribute`).
+    """
+
+    def __init__(self, app_spec: str | None) -> None:
+        self.app_spec = app_spec
+        # Each child imports the app: more at once than there are cores would only slow all of them down.
+        self._turn = asyncio.Semaphore(max(2, os.cpu_count() or 2))
+
+    async def run(self, job: Job, sink: ContextSink) -> Outcome | Crashed:
+        """Run one attempt in a process of its own; its logs and metrics go to `sink`.
+
+        Cancelling this stops the child: first SIGTERM, then SIGKILL.
+        """
+        async with self._turn:
+            return await self._run(job, sink)
+
+    async def _run(self, job: Job, sink: ContextSink) -> Outcome | Crashed:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "kairos.engine.isolated",
+            self.app_spec or "",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=STREAM_LIMIT,
+            env={**os.environ, "KAIROS_ISOLATED": "1"},
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        answer: Outcome | None = None
+        try:
+            process.stdin.write(job.to_line())
+            await process.stdin.drain()
+            async for line in process.stdout:
+                answer = self._hear(canonical.decode(line), sink) or answer
+            code = await process.wait()
+        except (BrokenPipeError, ConnectionResetError):
+            code = await process.wait()
+        except asyncio.CancelledError:
+            await _end(process)
+            raise
+        if answer is not None:
+            return answer
+        return Crashed(signal.Signals(-code).name if code < 0 else f"exit code {code}")
+
+    @staticmethod
+    def _hear(message: dict[str, Any], sink: ContextSink) -> Outcome | None:
+        if "log" in message:
+            sink.log(LogRecord(**message["log"]))
+        elif "metric" in message:
+            sink.metric(MetricRecord(**message["metric"]))
+        else:
+            return outcome_from_json(message)
+        return None
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    for end in (process.terminate, process.kill):
+        try:
+            end()
+            await asyncio.wait_for(asyncio.shield(process.wait()), 5)
+            return
+        except (TimeoutError, ProcessLookupError):
+            continue
+
+
+def _pack(raw: bytes) -> str:
+    return base64.b64encode(raw).decode()
+
+
+def _unpack(text: str) -> bytes:
+    return base64.b64decode(text)

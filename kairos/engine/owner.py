@@ -1,0 +1,455 @@
+"""Runs that this worker owns: what starts next, and what a commit or a refusal of it means.
+
+Nothing here talks to Postgres on the fast path: `step_forward` collects rows, the flusher commits them, and
+`committed` begins the bodies whose starts are now durable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
+from itertools import islice
+from typing import Any
+from uuid import UUID
+
+from kairos.domain.commands import (
+    ClaimRun,
+    Command,
+    Expire,
+    FailStep,
+    FinishCancel,
+    FinishStep,
+    LoseLease,
+    Refusal,
+    RejectWrite,
+    StartStep,
+    StopStep,
+)
+from kairos.domain.decisions import expires_at
+from kairos.domain.error_info import ErrorInfo
+from kairos.domain.events import Event, StepFailed, StepStarted
+from kairos.domain.graph import DEFAULT_PRIORITY
+from kairos.domain.projection import RunState
+from kairos.domain.states import RunStatus, StepStatus
+from kairos.engine.bodies import Bodies
+from kairos.engine.held import HeldRun
+from kairos.engine.office import Office, log
+from kairos.errors import KairosError
+from kairos.store.codec import Row, first_hash
+from kairos.store.drive import OpenRun, drive, input_hash
+from kairos.store.failpoints import failpoint
+from kairos.store.history import Advanced, Conn, catch_up, load_rows, load_run
+from kairos.store.queries import query
+
+OFFER_AFTER = timedelta(milliseconds=100)
+"""A step that has waited this long for a slot of its owner is offered to other workers, if there are any."""
+PARK_AFTER = timedelta(seconds=5)
+"""A run that waits only for a timer further away than this is given back to the queue until then."""
+EARLY_FLUSH = 0.002
+"""Seconds after which the start of a root step is flushed even if its body has not ended: most bodies that
+end sooner save a commit. Its input is durable already; a crash meanwhile is caught by `task.crashed`."""
+
+
+class Owner:
+    """Holds runs and takes them forward."""
+
+    def __init__(self, office: Office, bodies: Bodies) -> None:
+        self.office, self.bodies = office, bodies
+        self.held: dict[UUID, HeldRun] = {}
+        self.dirty: deque[HeldRun] = deque()
+        self.slow: deque[HeldRun] = deque()
+        self.wake_flusher = asyncio.Event()
+        self.wake_slow = asyncio.Event()
+        self.rejects: deque[tuple[UUID, list[RejectWrite]]] = deque()
+        bodies.on_done = self.body_done
+
+    # -- taking runs -------------------------------------------------------------------------------------
+
+    async def take(self, claims: list[tuple[Any, ...]]) -> None:
+        """Fold the claimed runs from the log and set them going."""
+        ids = [row[0] for row in claims]
+        found: dict[UUID, list[Row]] = {run_id: [] for run_id in ids}
+        for row in await self.office.work.execute("load_first_events", {"run_ids": ids}):
+            found[row[0]].append(Row(*row[1:]))
+        for row in claims:
+            try:
+                await self._take_one(row, found[row[0]])
+            except KairosError as exc:
+                log.error("run_not_taken run=%s: %s", row[0], exc)
+                params = {"run_id": row[0], "worker": self.office.identity.id, "epoch": row[2]}
+                later = self.office.clock.now() + timedelta(minutes=1)
+                await self.office.work.execute("release_run", {**params, "ready_at": later, "crashed": row[5]})
+
+    async def _take_one(self, claim: tuple[Any, ...], rows: list[Row]) -> None:
+        run_id, fingerprint, epoch, last_seq, _, crashed, _ = claim
+        workflow = self.office.registry[fingerprint]
+        run = OpenRun(RunState(run_id, workflow.graph), first_hash(run_id), epoch)
+        catch_up(run, (row for row in rows if row.seq <= last_seq))
+        held = HeldRun(run, workflow, run.state.seq)
+        held.has_ttl = any(spec.ttl is not None for spec in workflow.graph.steps.values())
+        if last_seq > 1:
+            await self._inherit(held)
+        elif crashed:
+            held.suspects.update(run.state.ready)
+        self.held[run_id] = held
+        self._adopt(held)
+
+    async def _inherit(self, held: HeldRun) -> None:
+        """Settle what the last owner left behind."""
+        state, me = held.open.state, self.office.identity.name
+        for name, step in state.steps.items():
+            if step.status is StepStatus.RUNNING and step.worker is None:
+                lost = LoseLease(step=name, token=step.token, reason="worker_lost", worker=me, suspect=True)
+                held.inbox.append(lost)
+            elif step.status is StepStatus.FAILED and step.retry_at is not None:
+                held.retries[name] = step.retry_at
+        for name, _ in await self.office.work.execute("list_step_tasks", {"run_id": held.run_id}):
+            held.offered.add(name)
+        if any(isinstance(c, LoseLease) for c in held.inbox):
+            held.suspects.update(state.ready)
+
+    def _adopt(self, held: HeldRun) -> None:
+        claim = ClaimRun(worker=self.office.identity.name, epoch=held.open.epoch)
+        held.inbox.insert(0, claim)
+        if held.offered:
+            self.mark(held)
+            return
+        self.step_forward(held)
+        if held.expected == 1 and not held.suspects and not held.to_offer:
+            # Inputs of root steps are durable since the start: their bodies need not wait for this flush.
+            starts, held.starting = held.starting, []
+            for event in starts:
+                held.begun.add((event.step, event.attempt, event.token))
+                held.taken.append(StartStep(step=event.step, input_hash=event.input_hash))
+                self.bodies.begin(held, event)
+            asyncio.get_running_loop().call_later(EARLY_FLUSH, self.mark, held)
+        else:
+            self.mark(held)
+
+    # -- going forward -----------------------------------------------------------------------------------
+
+    def mark(self, held: HeldRun) -> None:
+        """Have a run looked at by the flusher (or, while tasks are out, by the slow lane)."""
+        if held.is_queued or held.dropped:
+            return
+        held.is_queued = True
+        if held.offered or held.to_offer or held.is_slow:
+            held.is_slow = True
+            self.slow.append(held)
+            self.wake_slow.set()
+        else:
+            self.dirty.append(held)
+            self.wake_flusher.set()
+
+    def step_forward(self, held: HeldRun) -> None:
+        """Decide what is in the inbox, then what starts next; rows wait for the flush."""
+        commands, held.inbox = held.inbox, []
+        driven = drive(held.open, commands, self.office.clock.now(), lambda s, n: self.schedule(held, s, n))
+        held.taken += commands
+        held.rows += driven.rows
+        self.observe(held, driven.events, driven.refused)
+
+    def schedule(self, held: HeldRun, state: RunState, now: datetime) -> Iterator[Command]:
+        """What to ask for in view of the state: expiries, retries that are due, steps that are ready."""
+        if state.status is not RunStatus.RUNNING or state.cancel_requested or self.office.stopping:
+            return
+        if held.has_ttl and state.ready:
+            yield Expire()
+        budget = self.office.slots.free
+        for name in [n for n, due in held.retries.items() if due <= now][: max(budget, 0)]:
+            budget -= 1
+            failpoint("before_schedule_retry")
+            yield self._start(held, state, name)
+        for name in list(islice(state.ready, max(budget, 0) + len(held.offered) + 8)):
+            if name in held.offered or name in held.to_offer:
+                continue
+            if (state.graph.steps[name].queue or state.queue) not in self.office.options.queues:
+                held.to_offer.append(name)
+            elif budget > 0:
+                budget -= 1
+                yield self._start(held, state, name)
+        if self.office.peers and len(state.ready) > max(budget, 0):
+            self._offer_surplus(held, state, now)
+
+    def _start(self, held: HeldRun, state: RunState, name: str) -> StartStep:
+        suspect = name in held.suspects or state.steps[name].suspect
+        return StartStep(step=name, input_hash=input_hash(state, name), isolated=suspect)
+
+    def _offer_surplus(self, held: HeldRun, state: RunState, now: datetime) -> None:
+        for name in list(state.ready):
+            since = state.steps[name].scheduled_at
+            is_out = name in held.offered or name in held.to_offer
+            if not is_out and since is not None and now - since >= OFFER_AFTER:
+                held.to_offer.append(name)
+
+    def observe(self, held: HeldRun, events: Iterable[Event], refused: list[tuple[Command, Refusal]]) -> None:
+        """Take note of what was just decided."""
+        for event in events:
+            if type(event) is StepStarted:
+                held.retries.pop(event.step, None)
+                if (event.step, event.attempt, event.token) not in held.begun:
+                    self.office.slots.take()
+                    held.starting.append(event)
+            elif type(event) is StepFailed and event.retry_at is not None:
+                held.retries[event.step] = event.retry_at
+        for command, refusal in refused:
+            self._refused(held, command, refusal)
+
+    def _refused(self, held: HeldRun, command: Command, refusal: Refusal) -> None:
+        if isinstance(command, FinishStep):
+            step = held.open.state.steps[command.step]
+            if step.status is StepStatus.DONE and (step.attempt, step.token) == (command.attempt, command.token):
+                return  # our own write, sent twice after a lost reply
+        if isinstance(command, FinishStep | FailStep):
+            self.office.stale_writes += 1
+            log.warning("stale_write_rejected run=%s step=%s attempt=%s token=%s: %s",
+                        held.run_id, command.step, command.attempt, command.token, refusal.reason)  # fmt: skip
+
+    # -- what a flush brought ----------------------------------------------------------------------------
+
+    def committed(self, held: HeldRun) -> None:
+        """The rows are durable: begin what they started, or let go of a run that has ended."""
+        held.expected = held.open.state.seq
+        held.rows, held.taken, held.in_flight = [], [], False
+        starts, held.starting = held.starting, []
+        state = held.open.state
+        if state.status.is_terminal:
+            self._finish(held)
+            return
+        for event in starts:
+            self.bodies.begin(held, event)
+        held.begun.clear()
+        if state.cancel_requested:
+            self._cancel(held)
+        if held.inbox or held.to_offer:
+            self.mark(held)
+        self._set_timer(held)
+
+    def _finish(self, held: HeldRun) -> None:
+        self.held.pop(held.run_id, None)
+        held.dropped = f"the run is {held.open.state.status}"
+        held.stop_timers()
+        self._abandon_bodies(held)
+
+    def _set_timer(self, held: HeldRun) -> None:
+        state = held.open.state
+        due = list(held.retries.values())
+        if held.has_ttl:
+            due += [at for name in state.ready if (at := expires_at(state, name)) is not None]
+        surplus = len(state.ready) > len(held.offered) and self.office.peers > 0
+        if held.timer is not None:
+            held.timer.cancel()
+            held.timer = None
+        if not due and not surplus:
+            return
+        delay = (min(due) - self.office.clock.now()).total_seconds() if due else 1.0
+        if surplus:
+            delay = min(delay, OFFER_AFTER.total_seconds())
+        held.timer = asyncio.get_running_loop().call_later(max(delay, 0.001), self.mark, held)
+
+    def idle(self, held: HeldRun) -> None:
+        """The run was looked at and had nothing to write: see to its timers."""
+        if held.open.state.cancel_requested:
+            self._cancel(held)
+        self._set_timer(held)
+
+    def let_go(self, held: HeldRun, why: str) -> None:
+        """Forget a run of which nothing is under way here."""
+        held.dropped = why
+        held.stop_timers()
+        self.held.pop(held.run_id, None)
+
+    def can_park(self, held: HeldRun) -> datetime | None:
+        """When the run is next due, if nothing of it needs this worker until well after now."""
+        state = held.open.state
+        if state.running or state.ready or held.bodies or held.inbox or held.rows or not held.retries:
+            return None
+        due = min(held.retries.values())
+        return due if due - self.office.clock.now() > PARK_AFTER else None
+
+    async def settle(self, held: HeldRun) -> None:
+        """A flush did not return this run: find out why, and do what follows from it."""
+        held.in_flight = False
+        state = held.open.state
+        work = self.office.work
+        heads = await work.execute("read_head", {"run_id": held.run_id})
+        found = await work.execute("hash_at", {"run_id": held.run_id, "seq": state.seq})
+        if found and bytes(found[0][0]) == held.open.head_hash:
+            self.committed(held)  # the reply was lost, the write was not
+        elif not heads or heads[0][0] != held.open.epoch:
+            self.drop(held, "another worker has claimed the run", is_stale=True)
+        elif heads[0][1] == held.expected:
+            # Its head was locked. Nothing is lost: the rows go with the next flush.
+            asyncio.get_running_loop().call_later(0.005, self.mark, held)
+        else:
+            await self.reload(held)
+
+    async def reload(self, held: HeldRun) -> None:
+        """Somebody appended (a cancel, a helper): decide again on top of it."""
+        definitions = self.office.definitions
+        run = await self.office.work.run(lambda conn: load_run(conn, definitions, held.run_id))
+        run.epoch = held.open.epoch
+        self.office.slots.give(len(held.starting))
+        held.open, held.expected = run, run.state.seq
+        if run.state.status.is_terminal:
+            self.drop(held, f"the run is {run.state.status}", is_stale=True)
+            return
+        held.inbox = [*held.taken, *held.inbox]
+        held.rows, held.taken, held.starting = [], [], []
+        self._retries_from_state(held)
+        if run.state.cancel_requested:
+            self._cancel(held)
+        self.mark(held)
+
+    async def refresh(self, held: HeldRun) -> None:
+        """Fold in what others have appended, if nothing of ours is on its way."""
+        if held.dropped or held.rows or held.in_flight or held.is_slow:
+            self.mark(held)  # the next append finds out by itself
+            return
+        after = held.open.state.seq
+        rows = await self.office.work.run(lambda conn: load_rows(conn, held.run_id, after))
+        if not rows or held.rows or held.in_flight or held.dropped or after != held.open.state.seq:
+            return
+        catch_up(held.open, rows)
+        held.expected = held.open.state.seq
+        self._retries_from_state(held)
+        if held.open.state.status.is_terminal:
+            self.drop(held, f"the run is {held.open.state.status}", is_stale=False)
+            return
+        if held.open.state.cancel_requested:
+            self._cancel(held)
+        self.mark(held)
+
+    def _retries_from_state(self, held: HeldRun) -> None:
+        steps = held.open.state.steps
+        held.retries = {
+            name: step.retry_at
+            for name, step in steps.items()
+            if step.status is StepStatus.FAILED and step.retry_at is not None
+        }
+        ended = {name for name in held.offered if steps[name].status not in (StepStatus.SCHEDULED, StepStatus.RUNNING)}
+        held.offered -= ended
+
+    def poison(self, held: HeldRun, exc: BaseException) -> None:
+        """The database refuses what a step of this run produced: that step fails, with a clear error."""
+        text = f"the database refused to store this step's outcome: {str(exc).splitlines()[0]}"
+        error = ErrorInfo("kairos.errors.PayloadError", text)
+        held.taken = [
+            FailStep(step=c.step, attempt=c.attempt, token=c.token, error=error, retryable=False)
+            if isinstance(c, FinishStep | FailStep)
+            else c
+            for c in held.taken
+        ]
+
+    # -- the slow lane -----------------------------------------------------------------------------------
+
+    async def step_slowly(self, held: HeldRun) -> None:
+        """Take a run with tasks out forward: lock its head, decide, append, offer."""
+        commands, held.inbox = [*held.taken, *held.inbox], []
+        self.office.slots.give(len(held.starting))
+        held.rows, held.taken, held.starting = [], [], []
+        held.to_offer = []
+
+        async def within(conn: Conn, done: Advanced) -> None:
+            await self._offer(conn, held, done.run.state)
+
+        async def work(conn: Conn) -> Advanced:
+            return await self.office.history.advance(
+                conn, held.run_id, commands, within=within, epoch=held.open.epoch,
+                schedule=lambda state, now: self.schedule(held, state, now),
+            )  # fmt: skip
+
+        try:
+            done = await self.office.work.run(work)
+        except BaseException:
+            held.inbox = [*commands, *held.inbox]
+            raise
+        held.offered.update(held.to_offer)
+        held.to_offer = []
+        held.open = done.run
+        self.observe(held, done.events, done.refused)
+        self._retries_from_state(held)
+        self.committed(held)
+        if not held.offered and not held.dropped:
+            held.is_slow = False
+            self.office.history.forget(held.run_id)
+
+    async def _offer(self, conn: Conn, held: HeldRun, state: RunState) -> None:
+        names = [name for name in held.to_offer if name in state.ready]
+        if not names or state.status.is_terminal:
+            return
+        specs = [state.graph.steps[name] for name in names]
+        await conn.execute(
+            query("offer_steps"),
+            {
+                "run_id": held.run_id,
+                "workflow": state.workflow,
+                "fingerprint": state.fingerprint,
+                "steps": names,
+                "queues": [spec.queue or state.queue for spec in specs],
+                "priorities": [spec.priority or state.priority or DEFAULT_PRIORITY for spec in specs],
+                "expires": [expires_at(state, name) for name in names],
+                "crashed": [name in held.suspects or state.steps[name].suspect for name in names],
+            },
+        )
+        await conn.execute(query("notify"), {"channel": "kairos_task", "payload": ""})
+
+    # -- endings -----------------------------------------------------------------------------------------
+
+    def _cancel(self, held: HeldRun) -> None:
+        """Tell the bodies; when the grace is over their fences are revoked."""
+        if held.cancel_timer is not None:
+            return
+        for body in held.bodies.values():
+            self.bodies.ask_to_stop(body, held.workflow.steps[body.step])
+        grace = self.office.options.cancel_grace
+        held.cancel_timer = asyncio.get_running_loop().call_later(grace, self._cancel_now, held)
+
+    def _cancel_now(self, held: HeldRun) -> None:
+        if not held.dropped:
+            held.inbox.append(FinishCancel())
+            self.mark(held)
+
+    def _abandon_bodies(self, held: HeldRun) -> None:
+        for body in list(held.bodies.values()):
+            self.bodies.abandon(body)
+
+    def drop(self, held: HeldRun, reason: str, *, is_stale: bool) -> None:
+        """Let go of a run. If another worker has it, what we still had to say is recorded as refused."""
+        if held.dropped:
+            return
+        held.dropped = reason
+        held.stop_timers()
+        self.held.pop(held.run_id, None)
+        self.office.slots.give(len(held.starting))
+        self._abandon_bodies(held)
+        late = [c for c in (*held.taken, *held.inbox) if isinstance(c, FinishStep | FailStep)]
+        log.warning("run_dropped run=%s: %s", held.run_id, reason)
+        if is_stale and late:
+            self.reject(held.run_id, late)
+
+    def reject(self, run_id: UUID, late: Iterable[FinishStep | FailStep]) -> None:
+        """Have late results recorded in the log of the run, as evidence."""
+        me = self.office.identity.name
+        records = []
+        for command in late:
+            self.office.stale_writes += 1
+            what = "output" if isinstance(command, FinishStep) else "failure"
+            log.warning("stale_write_rejected run=%s step=%s attempt=%s token=%s: late %s",
+                        run_id, command.step, command.attempt, command.token, what)  # fmt: skip
+            records.append(RejectWrite(command.step, command.attempt, command.token, me, what))
+        self.rejects.append((run_id, records))
+        self.wake_slow.set()
+
+    def body_done(self, held: HeldRun, command: FinishStep | FailStep | LoseLease | StopStep | None) -> None:
+        """A body has ended; `command` is what it has to say."""
+        self.office.slots.give()
+        if command is None:
+            return
+        if held.dropped is None:
+            held.inbox.append(command)
+            self.mark(held)
+        elif isinstance(command, FinishStep | FailStep):
+            self.reject(held.run_id, [command])

@@ -1,0 +1,97 @@
+"""Collects what a flush writes, column by column, and hands it over as the parameters of one statement."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from kairos.domain.payload import Payload
+from kairos.store import arrays
+from kairos.store.codec import Row
+from kairos.store.drive import OpenRun
+
+NOTICE_LIMIT = 200
+"""Most ids in one NOTIFY (its payload must stay under 8,000 bytes); beyond that the notice is `*`."""
+
+
+@dataclass(slots=True)
+class Staged:
+    """What one run adds in a flush: rows that follow `expected`, and the head as it will be."""
+
+    run: OpenRun
+    expected: int
+    rows: list[Row]
+
+    @property
+    def run_id(self) -> UUID:
+        """The run's id."""
+        return self.run.state.run_id
+
+
+@dataclass(slots=True)
+class Batch:
+    """The columns of a flush. Add each run at most once."""
+
+    staged: dict[UUID, Staged] = field(default_factory=dict)
+    blobs: dict[str, bytes] = field(default_factory=dict)
+
+    def add(self, run: OpenRun, expected: int, rows: list[Row]) -> Staged:
+        """Stage the rows that bring `run` from seq `expected` to where it is now."""
+        staged = self.staged[run.run_id] = Staged(run, expected, rows)
+        return staged
+
+    def add_blob(self, payload: Payload) -> None:
+        """Remember the bytes of a payload that is too long to be inline."""
+        if payload.sha256 is not None and payload.data is not None:
+            self.blobs[payload.sha256] = payload.data
+
+    def blob_params(self) -> dict[str, Any]:
+        """Parameters of `put_blobs`."""
+        return {
+            "digests": arrays.byteas([bytes.fromhex(d) for d in self.blobs]),
+            "datas": arrays.byteas(list(self.blobs.values())),
+        }
+
+    def params(self) -> dict[str, Any]:
+        """Parameters of `flush`. Built once: a lost reply is resolved by sending these very bytes again."""
+        items = list(self.staged.values())
+        # Ascending ids: the order in which heads are locked everywhere.
+        items.sort(key=lambda s: s.run.state.run_id.bytes)
+        return _params(items)
+
+
+def _params(items: Sequence[Staged]) -> dict[str, Any]:
+    rows: list[Row] = []
+    run_ids: list[UUID] = []
+    for item in items:
+        rows += item.rows
+        run_ids += [item.run_id] * len(item.rows)
+    states = [item.run.state for item in items]
+    ended = [state.run_id for state in states if state.status.is_terminal]
+    return {
+        "ids": arrays.uuids([state.run_id for state in states]),
+        "expected": arrays.int4s([item.expected for item in items]),
+        "seqs": arrays.int4s([state.seq for state in states]),
+        "hashes": arrays.byteas([item.run.head_hash for item in items]),
+        "epochs": arrays.int8s_or_null([item.run.epoch for item in items]),
+        "statuses": arrays.texts([state.status.value for state in states]),
+        "run_ids": arrays.uuids(run_ids),
+        "event_seqs": arrays.int4s([row.seq for row in rows]),
+        "kinds": arrays.texts([row.kind for row in rows]),
+        "ats": arrays.timestamps([row.at for row in rows]),
+        "steps": arrays.texts_or_null([row.step for row in rows]),
+        "attempts": arrays.int4s_or_null([row.attempt for row in rows]),
+        "tokens": arrays.int8s_or_null([row.token for row in rows]),
+        "event_hashes": arrays.byteas([row.hash for row in rows]),
+        "bodies": arrays.byteas([row.body for row in rows]),
+        "ended": arrays.uuids(ended),
+        "notice": notice(ended),
+    }
+
+
+def notice(ended: Iterable[UUID]) -> str:
+    """The payload that tells waiting clients which runs ended; empty for none."""
+    ids = [run_id.hex for run_id in ended]
+    return "*" if len(ids) > NOTICE_LIMIT else ",".join(ids)

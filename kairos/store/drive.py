@@ -1,0 +1,87 @@
+"""Takes one run a step further in memory: asks the rules, records what they answer. Does no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from hashlib import sha256
+from uuid import UUID
+
+from kairos.domain.commands import Command, Refusal
+from kairos.domain.decisions import decide
+from kairos.domain.events import Event, Recorded, StepStarted
+from kairos.domain.projection import RunState, apply
+from kairos.store import codec
+from kairos.store.codec import Row
+
+
+@dataclass(slots=True)
+class OpenRun:
+    """A run in memory: its state, the end of its hash chain, and the epoch under which it is held."""
+
+    state: RunState
+    head_hash: bytes
+    epoch: int = 0
+
+    @property
+    def run_id(self) -> UUID:
+        """The run's id."""
+        return self.state.run_id
+
+    def record(self, event: Event, now: datetime) -> Row:
+        """Append `event` in memory and return its row. Times never decrease within a run."""
+        state = self.state
+        at = now if state.at is None or now >= state.at else state.at
+        row = codec.encode(event, state.seq + 1, at, self.head_hash)
+        apply(state, Recorded(row.seq, at, event))
+        self.head_hash = row.hash
+        return row
+
+
+@dataclass(slots=True)
+class Drive:
+    """What came of driving a run: rows to append, the events in them, and what was refused."""
+
+    rows: list[Row] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    refused: list[tuple[Command, Refusal]] = field(default_factory=list)
+
+    @property
+    def started(self) -> list[StepStarted]:
+        """The attempts that began."""
+        return [event for event in self.events if type(event) is StepStarted]
+
+    def ask(self, run: OpenRun, command: Command, now: datetime) -> None:
+        """Decide one command and record its events."""
+        answer = decide(run.state, command, now)
+        if isinstance(answer, Refusal):
+            self.refused.append((command, answer))
+            return
+        for event in answer:
+            self.rows.append(run.record(event, now))
+            self.events.append(event)
+
+
+Scheduler = Callable[[RunState, datetime], Iterable[Command]]
+
+
+def drive(run: OpenRun, commands: Iterable[Command], now: datetime, schedule: Scheduler | None = None) -> Drive:
+    """Ask `commands`, then what `schedule` proposes; it is asked lazily, so it sees what was decided so far."""
+    done = Drive()
+    for command in commands:
+        done.ask(run, command, now)
+    if schedule is not None:
+        for command in schedule(run.state, now):
+            done.ask(run, command, now)
+    return done
+
+
+def input_hash(state: RunState, step: str) -> str:
+    """16 hex digits over what the step receives: the run's input and the outputs it needs, by parameter."""
+    needs = state.graph.steps[step].needs
+    parts = [state.input.digest]
+    for parameter in sorted(needs):
+        output = state.steps[needs[parameter]].output
+        parts.append(f"{parameter}={output.digest if output else ''}")
+    return sha256("\n".join(parts).encode()).hexdigest()[:16]

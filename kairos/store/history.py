@@ -1,0 +1,250 @@
+"""Loads runs from the log and appends to it. The only module that writes to `event`.
+
+There are two ways to append, and one `decide`. The owner of a run stages what its steps did and flushes many
+runs in one statement (`flush`). Everybody else locks the head, loads, decides and appends (`advance`).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from psycopg import AsyncConnection
+
+from kairos.domain import canonical
+from kairos.domain.commands import Command, Refusal
+from kairos.domain.events import Event, RunCancelled, RunExpired, RunFailed, RunScheduled, StepDone
+from kairos.domain.fingerprint import Definition
+from kairos.domain.payload import Payload
+from kairos.domain.projection import RunState, apply
+from kairos.errors import HistoryError, RunNotFound, StaleWrite
+from kairos.store.batch import Batch
+from kairos.store.codec import Row, decode, encode, first_hash
+from kairos.store.drive import OpenRun, drive
+from kairos.store.failpoints import failpoint
+from kairos.store.queries import query
+
+NO_LIMIT = 2**31 - 1
+
+Conn = AsyncConnection[Any]
+
+
+class Definitions:
+    """Definitions by fingerprint, read once and kept: they never change."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Definition] = {}
+
+    def add(self, fingerprint: str, definition: Definition) -> None:
+        """Remember one that this process has itself."""
+        self._known[fingerprint] = definition
+
+    async def get(self, conn: Conn, fingerprint: str) -> Definition:
+        """The definition with this fingerprint. Raises HistoryError if the database has none."""
+        if fingerprint not in self._known:
+            row = await (await conn.execute(query("get_definition"), {"fingerprint": fingerprint})).fetchone()
+            if row is None:
+                raise HistoryError(f"definition {fingerprint} is not in the database", fingerprint=fingerprint)
+            self._known[fingerprint] = Definition.from_json(canonical.decode(row[0]))
+        return self._known[fingerprint]
+
+
+async def put_definition(conn: Conn, fingerprint: str, definition: Definition) -> None:
+    """Pin a definition. It must be there before the first run that refers to it."""
+    body = canonical.encode_trusted(definition.to_json())
+    params = {"fingerprint": fingerprint, "workflow": definition.workflow, "body": body}
+    await conn.execute(query("put_definition"), params)
+
+
+async def load_rows(conn: Conn, run_id: UUID, after: int = 0, upto: int = NO_LIMIT) -> list[Row]:
+    """The events of a run with `after` < seq <= `upto`."""
+    params = {"run_id": run_id, "after": after, "upto": upto}
+    cursor = await conn.execute(query("load_events"), params, prepare=True)
+    return [Row(*row) for row in await cursor.fetchall()]
+
+
+async def load_run(conn: Conn, definitions: Definitions, run_id: UUID, upto: int = NO_LIMIT) -> OpenRun:
+    """Fold a run from the log, up to seq `upto`. Raises RunNotFound."""
+    row = await (await conn.execute(query("read_head"), {"run_id": run_id}, prepare=True)).fetchone()
+    if row is None:
+        raise RunNotFound(f"there is no run {run_id}", run_id=run_id)
+    definition = await definitions.get(conn, row[4])
+    run = OpenRun(RunState(run_id, definition.graph), first_hash(run_id), row[0])
+    catch_up(run, await load_rows(conn, run_id, 0, upto))
+    return run
+
+
+def catch_up(run: OpenRun, rows: Iterable[Row]) -> list[Row]:
+    """Fold further rows into a run in memory; returns them."""
+    taken = list(rows)
+    for row in taken:
+        apply(run.state, decode(row))
+        run.head_hash = row.hash
+    return taken
+
+
+async def flush(conn: Conn, params: dict[str, Any], *, skip_locked: bool = False) -> tuple[set[UUID], datetime | None]:
+    """Send a flush. Returns the ids that were committed and the database's time (None if nothing was)."""
+    name = "flush_skipping_locked" if skip_locked else "flush"
+    failpoint("before_append")
+    rows = await (await conn.execute(query(name), params, prepare=True)).fetchall()
+    failpoint("after_append")
+    return {row[0] for row in rows}, (rows[0][1] if rows else None)
+
+
+@dataclass(slots=True)
+class Advanced:
+    """What `advance` did: the run as it is now, the events appended, and the commands refused."""
+
+    run: OpenRun
+    events: list[Event] = field(default_factory=list)
+    refused: list[tuple[Command, Refusal]] = field(default_factory=list)
+
+
+class History:
+    """The slow path, with folded runs kept so that each append loads only the tail.
+
+    Not for concurrent use: one per `Session`, whose turns it follows.
+    """
+
+    def __init__(self, definitions: Definitions, *, keep: int = 128) -> None:
+        self.definitions = definitions
+        self._runs: OrderedDict[UUID, OpenRun] = OrderedDict()
+        self._keep = keep
+
+    async def advance(
+        self,
+        conn: Conn,
+        run_id: UUID,
+        commands: Sequence[Command],
+        *,
+        within: Callable[[Conn, Advanced], Awaitable[None]] | None = None,
+        schedule: Callable[[RunState, datetime], Iterable[Command]] | None = None,
+        epoch: int | None = None,
+    ) -> Advanced:
+        """Lock the head, load, decide, append: one transaction (a savepoint if the caller has one open).
+
+        Args:
+            commands: what to ask, in order.
+            schedule: what to ask after that, in view of the state as it is then.
+            epoch: refuse if the run was claimed again since the claim with this number.
+            within: awaited before the commit, for writes that belong to the same transaction.
+
+        Raises:
+            RunNotFound: no such run.
+            StaleWrite: the epoch is not the current one.
+        """
+        try:
+            async with conn.transaction():
+                run = await self._locked(conn, run_id)
+                if epoch is not None and run.epoch != epoch:
+                    raise StaleWrite(f"run {run_id} is at epoch {run.epoch}, not {epoch}", run_id=run_id)
+                now = (await (await conn.execute(query("read_clock"))).fetchone() or (None,))[0]
+                assert now is not None
+                done = await self._decide(conn, run, commands, schedule, now)
+                if within is not None:
+                    await within(conn, done)
+                failpoint("before_commit")
+        except BaseException:
+            self.forget(run_id)
+            raise
+        failpoint("after_commit")
+        return done
+
+    def forget(self, run_id: UUID) -> None:
+        """Drop what is kept of a run."""
+        self._runs.pop(run_id, None)
+
+    async def _locked(self, conn: Conn, run_id: UUID) -> OpenRun:
+        row = await (await conn.execute(query("lock_head"), {"run_id": run_id}, prepare=True)).fetchone()
+        if row is None:
+            raise RunNotFound(f"there is no run {run_id}", run_id=run_id)
+        epoch, last_seq, head_hash, _, fingerprint = row
+        run = self._runs.get(run_id)
+        if run is None:
+            graph = (await self.definitions.get(conn, fingerprint)).graph
+            run = OpenRun(RunState(run_id, graph), first_hash(run_id))
+            self._runs[run_id] = run
+        self._runs.move_to_end(run_id)
+        while len(self._runs) > self._keep:
+            self._runs.popitem(last=False)
+        catch_up(run, await load_rows(conn, run_id, run.state.seq, last_seq))
+        if run.state.seq != last_seq or run.head_hash != bytes(head_hash):
+            raise HistoryError(
+                f"run {run_id}: its head says seq {last_seq}, its log folds to {run.state.seq}",
+                hint=f"`kairos verify {run_id}` says where the log was changed.",
+            )
+        run.epoch = epoch
+        return run
+
+    async def _decide(
+        self, conn: Conn, run: OpenRun, commands: Sequence[Command], schedule: Any, now: datetime
+    ) -> Advanced:
+        expected = run.state.seq
+        driven = drive(run, commands, now, schedule)
+        done = Advanced(run, driven.events, driven.refused)
+        if driven.rows:
+            batch = Batch()
+            batch.add(run, expected, driven.rows)
+            for event in done.events:
+                if isinstance(event, StepDone):
+                    batch.add_blob(event.output)
+            await self._write(conn, batch, done)
+        return done
+
+    async def _write(self, conn: Conn, batch: Batch, done: Advanced) -> None:
+        if batch.blobs:
+            await conn.execute(query("put_blobs"), batch.blob_params())
+        committed, _ = await flush(conn, batch.params())
+        if not committed:
+            raise psycopg.errors.SerializationFailure(f"the head of run {done.run.run_id} moved while locked")
+        failure = failure_row(done.run.state, done.events)
+        if failure is not None:
+            await conn.execute(query("put_failures"), failure)
+
+
+def failure_row(state: RunState, events: Iterable[Event]) -> dict[str, Any] | None:
+    """The row for lists of failures, if these events ended the run badly."""
+    ended = next((e for e in events if isinstance(e, RunFailed | RunExpired | RunCancelled)), None)
+    if ended is None:
+        return None
+    step = ended.steps[0] if isinstance(ended, RunFailed) and ended.steps else None
+    error = state.steps[step].error if step else None
+    text = error.summary if error else ended.reason
+    group = f"{state.workflow}|{step or ''}|{error.type if error else state.status}"
+    return {
+        "run_id": state.run_id,
+        "at": state.at,
+        "workflow": state.workflow,
+        "status": state.status.value,
+        "step": step,
+        "error": text.replace("\0", "\\0"),
+        "error_group": group,
+    }
+
+
+async def fetch_payloads(conn: Conn, payloads: Iterable[Payload]) -> dict[str, bytes]:
+    """Read the bytes of blobs by digest.
+
+    Raises:
+        HistoryError: a blob is missing.
+    """
+    wanted = {p.sha256 for p in payloads if p.sha256 is not None}
+    if not wanted:
+        return {}
+    digests = [bytes.fromhex(d) for d in wanted]
+    cursor = await conn.execute(query("get_blobs"), {"digests": digests})
+    found = {bytes(row[0]).hex(): bytes(row[1]) for row in await cursor.fetchall()}
+    if missing := wanted - found.keys():
+        raise HistoryError(f"blob {min(missing)} is missing from the database")
+    return found
+
+
+def scheduled_row(run_id: UUID, event: RunScheduled, at: datetime) -> Row:
+    """The first row of a run."""
+    return encode(event, 1, at, first_hash(run_id))

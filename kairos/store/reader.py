@@ -1,0 +1,233 @@
+"""Answers questions about runs, workers and queues. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from kairos.domain import canonical
+from kairos.domain.error_info import ErrorInfo
+from kairos.domain.events import Recorded, StepDone, StepFailed
+from kairos.domain.payload import Payload
+from kairos.domain.projection import RunState
+from kairos.domain.states import RunStatus
+from kairos.errors import AmbiguousRun, RunNotFound
+from kairos.store.codec import Row, decode
+from kairos.store.connect import Session
+from kairos.store.history import NO_LIMIT, Definitions, fetch_payloads, load_rows, load_run
+
+_BAD = frozenset({"FAILED", "CANCELLED", "EXPIRED"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunInfo:
+    """A run as its head row tells it.
+
+    Attributes:
+        seq: number of events so far.
+        claims: how often a worker has become its owner.
+        ended_at: time of the terminal event; None while the run goes on.
+        reason: why it FAILED, was CANCELLED or EXPIRED.
+    """
+
+    id: UUID
+    workflow: str
+    status: RunStatus
+    created_at: datetime
+    updated_at: datetime
+    ended_at: datetime | None
+    queue: str
+    priority: int
+    key: str | None
+    labels: Mapping[str, str]
+    fingerprint: str
+    seq: int
+    claims: int
+    reason: str | None
+    failed_steps: tuple[str, ...] = ()
+    outputs: Mapping[str, int] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON; times in ISO 8601, UTC."""
+        return {
+            "id": str(self.id),
+            "workflow": self.workflow,
+            "status": self.status.value,
+            "created_at": self.created_at.isoformat(),
+            "updated_at": self.updated_at.isoformat(),
+            "ended_at": self.ended_at.isoformat() if self.ended_at else None,
+            "queue": self.queue,
+            "priority": self.priority,
+            "key": self.key,
+            "labels": dict(self.labels),
+            "fingerprint": self.fingerprint,
+            "seq": self.seq,
+            "claims": self.claims,
+            "reason": self.reason,
+            "failed_steps": list(self.failed_steps),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """How a run ended: its output bytes by sink step, or the error of the first dead step."""
+
+    info: RunInfo
+    outputs: Mapping[str, bytes]
+    error: ErrorInfo | None = None
+
+
+def _info(row: Sequence[Any]) -> RunInfo:
+    status = RunStatus(row[10])
+    body = _body(row[13]) if status.is_terminal else {}
+    return RunInfo(
+        id=row[0],
+        created_at=row[1],
+        workflow=row[2],
+        fingerprint=row[3],
+        queue=row[4],
+        priority=row[5],
+        key=row[6],
+        labels=row[7] or {},
+        claims=row[8],
+        seq=row[9],
+        status=status,
+        updated_at=row[11],
+        ended_at=row[11] if status.is_terminal else None,
+        reason=body.get("reason"),
+        failed_steps=tuple(body.get("steps", ())),
+        outputs=body.get("outputs"),
+    )
+
+
+def _body(raw: bytes) -> dict[str, Any]:
+    try:
+        data = canonical.decode(bytes(raw))
+        return data if isinstance(data, dict) else {}
+    except ValueError:
+        return {}  # one unreadable row must not break a whole list; `kairos verify` names it
+
+
+class Reader:
+    """Reads through one session."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.definitions = Definitions()
+
+    async def runs(self, ids: Iterable[UUID]) -> dict[UUID, RunInfo]:
+        """Those of the runs that exist, by id."""
+        rows = await self.session.execute("get_runs", {"run_ids": list(ids)})
+        return {row[0]: _info(row) for row in rows}
+
+    async def run(self, run_id: UUID) -> RunInfo:
+        """One run. Raises RunNotFound."""
+        found = await self.runs([run_id])
+        if run_id not in found:
+            raise RunNotFound(f"there is no run {run_id}", run_id=str(run_id))
+        return found[run_id]
+
+    async def list_runs(
+        self,
+        *,
+        workflow: str | None = None,
+        statuses: Sequence[str] | None = None,
+        key: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        before: UUID | None = None,
+        limit: int = 50,
+    ) -> list[RunInfo]:
+        """Newest first. The next page: `before` = the last id of this one."""
+        params = {
+            "workflow": workflow,
+            "statuses": list(statuses) if statuses else None,
+            "key": key,
+            "labels": canonical.encode_trusted(dict(labels)).decode() if labels else None,
+            "since": since,
+            "until": until,
+            "before": before,
+            "take": limit,
+        }
+        name = "list_ended_badly" if statuses and set(statuses) <= _BAD else "list_runs"
+        return [_info(row) for row in await self.session.execute(name, params)]
+
+    async def find(self, name: str) -> UUID:
+        """The run that `name` means: a whole id, a unique prefix or suffix of one, or `last`.
+
+        Raises:
+            RunNotFound: none matches.
+            AmbiguousRun: several match.
+        """
+        text = name.strip().lower().replace("-", "")
+        if text == "last":
+            latest = await self.session.execute("latest_run_ids", {"take": 1})
+            if not latest:
+                raise RunNotFound("there are no runs yet", hint="`kairos run WORKFLOW` starts one.")
+            found: UUID = latest[0][0]
+            return found
+        if not text or len(text) > 32 or any(c not in "0123456789abcdef" for c in text):
+            raise RunNotFound(f"{name!r} is not the id of a run, nor a part of one")
+        low, high = UUID(text.ljust(32, "0")), UUID(text.ljust(32, "f"))
+        # A single letter at the end of an id means nothing: ask for three at least.
+        suffix = "%" + text if len(text) >= 3 else "-"
+        ids = [
+            row[0] for row in await self.session.execute("find_run_ids", {"low": low, "high": high, "suffix": suffix})
+        ]
+        if not ids:
+            raise RunNotFound(f"no run matches {name!r}", name=name)
+        if len(ids) > 1:
+            shown = ", ".join(str(i) for i in sorted(ids)[:5])
+            raise AmbiguousRun(f"{name!r} matches several runs: {shown}", hint="Give more of the id.", ids=ids)
+        one: UUID = ids[0]
+        return one
+
+    async def rows(self, run_id: UUID, after: int = 0, upto: int = NO_LIMIT) -> list[Row]:
+        """Events as stored."""
+        return await self.session.run(lambda conn: load_rows(conn, run_id, after, upto))
+
+    async def events(self, run_id: UUID, after: int = 0, upto: int = NO_LIMIT) -> list[Recorded]:
+        """Events, decoded."""
+        return [decode(row) for row in await self.rows(run_id, after, upto)]
+
+    async def state(self, run_id: UUID, at: int | None = None) -> RunState:
+        """The state of a run at seq `at` (default: now). Raises RunNotFound."""
+        upto = NO_LIMIT if at is None else at
+        run = await self.session.run(lambda conn: load_run(conn, self.definitions, run_id, upto))
+        return run.state
+
+    async def payloads(self, payloads: Iterable[Payload]) -> dict[str, bytes]:
+        """The bytes of payloads by digest."""
+        wanted = list(payloads)
+        found = {p.digest: p.data or p.inline or b"" for p in wanted if p.sha256 is None or p.data is not None}
+        missing = [p for p in wanted if p.digest not in found]
+        return found | await self.session.run(lambda conn: fetch_payloads(conn, missing)) if missing else found
+
+    async def finished(self, infos: Sequence[RunInfo]) -> dict[UUID, Finished]:
+        """Outputs and errors of runs that have ended."""
+        wanted = [(info.id, step, seq) for info in infos for step, seq in (info.outputs or {}).items()]
+        params = {"run_ids": [w[0] for w in wanted], "seqs": [w[2] for w in wanted]}
+        rows = await self.session.execute("get_events_at", params) if wanted else []
+        outputs: dict[tuple[UUID, int], Payload] = {}
+        for row in rows:
+            event = decode(Row(*row[1:])).event
+            if isinstance(event, StepDone):
+                outputs[row[0], row[1]] = event.output
+        raw = await self.payloads(outputs.values())
+        result = {}
+        for info in infos:
+            values = {s: raw[outputs[info.id, q].digest] for s, q in (info.outputs or {}).items()}
+            result[info.id] = Finished(info, values, await self._error(info))
+        return result
+
+    async def _error(self, info: RunInfo) -> ErrorInfo | None:
+        if not info.failed_steps:
+            return None
+        params = {"run_id": info.id, "step": info.failed_steps[0]}
+        rows = await self.session.execute("last_error_of_step", params)
+        event = decode(Row(*rows[0])).event if rows else None
+        return event.error if isinstance(event, StepFailed) else None

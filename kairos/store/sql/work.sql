@@ -1,0 +1,175 @@
+-- name: claim_runs
+-- Take up to `take` waiting runs, most urgent first. Rows locked elsewhere belong to somebody else; nothing
+-- waits here, so a claim cannot be part of a deadlock. The epoch is what fences the last owner's writes.
+with c as materialized (
+    select c.run_id, c.priority, c.ready_at, c.crashed from unnest(%(queues)s::text[]) as q (queue)
+    cross join lateral (
+        select t.run_id, t.priority, t.ready_at, t.crashed from kairos.task t
+        where t.queue = q.queue and t.worker is null and t.step = '' and t.ready_at <= clock_timestamp()
+          and t.fingerprint = any(%(fingerprints)s::text[])
+        order by t.priority desc, t.ready_at limit %(take)s::integer
+        for update skip locked
+    ) c
+    order by c.priority desc, c.ready_at limit %(take)s::integer
+), l as materialized (
+    select r.id from kairos.run r join c on c.run_id = r.id for no key update of r skip locked
+), t as (
+    update kairos.task t set worker = %(worker)s::uuid, crashed = false from l
+    where t.run_id = l.id and t.step = ''
+    returning t.run_id
+), r as (
+    update kairos.run r set epoch = r.epoch + 1 from t where r.id = t.run_id
+    returning r.id, r.fingerprint, r.epoch, r.last_seq, r.status
+)
+select r.id, r.fingerprint, r.epoch, r.last_seq, r.status, c.crashed, clock_timestamp()
+from r join c on c.run_id = r.id order by c.priority desc, c.ready_at
+
+-- name: claim_steps
+-- Take step tasks that owners have offered. The fence is given by the `step_started` that follows.
+with c as materialized (
+    select c.run_id, c.step from unnest(%(queues)s::text[]) as q (queue)
+    cross join lateral (
+        select t.run_id, t.step, t.priority, t.ready_at from kairos.task t
+        where t.queue = q.queue and t.worker is null and t.step <> '' and t.ready_at <= clock_timestamp()
+          and t.fingerprint = any(%(fingerprints)s::text[])
+        order by t.priority desc, t.ready_at limit %(take)s::integer
+        for update skip locked
+    ) c
+    order by c.priority desc, c.ready_at limit %(take)s::integer
+)
+update kairos.task t set worker = %(worker)s::uuid from c
+where t.run_id = c.run_id and t.step = c.step
+returning t.run_id, t.step, t.fingerprint, t.crashed
+
+-- name: count_waiting
+-- Whether anything waits that this worker could take, for the decision to look again at once.
+select count(*) from (
+    select 1 from kairos.task t
+    where t.queue = any(%(queues)s::text[]) and t.worker is null and t.ready_at <= clock_timestamp()
+      and t.fingerprint = any(%(fingerprints)s::text[])
+    limit 1
+) x
+
+-- name: offer_steps
+insert into kairos.task (run_id, step, workflow, fingerprint, queue, priority, ready_at, expires_at, crashed)
+select %(run_id)s::uuid, o.step, %(workflow)s::text, %(fingerprint)s::text, o.queue, o.priority,
+       clock_timestamp(), o.expires_at, o.crashed
+from unnest(%(steps)s::text[], %(queues)s::text[], %(priorities)s::integer[], %(expires)s::timestamptz[],
+            %(crashed)s::boolean[]) as o (step, queue, priority, expires_at, crashed)
+on conflict (run_id, step) do nothing
+
+-- name: start_step_task
+update kairos.task set attempt = %(attempt)s::integer, token = %(token)s::bigint
+where run_id = %(run_id)s::uuid and step = %(step)s::text and worker = %(worker)s::uuid
+
+-- name: release_step_task
+update kairos.task set worker = null, attempt = null, token = null, crashed = crashed or %(crashed)s::boolean,
+       ready_at = greatest(ready_at, coalesce(%(ready_at)s::timestamptz, ready_at))
+where run_id = %(run_id)s::uuid and step = %(step)s::text and worker = %(worker)s::uuid
+
+-- name: delete_step_tasks
+delete from kairos.task where run_id = %(run_id)s::uuid and step = any(%(steps)s::text[])
+
+-- name: list_step_tasks
+select t.step, t.worker from kairos.task t where t.run_id = %(run_id)s::uuid and t.step <> ''
+
+-- name: release_run
+-- Give a run back: now, or to be looked at again when its next timer is due.
+update kairos.task t set worker = null, crashed = t.crashed or %(crashed)s::boolean,
+       ready_at = coalesce(%(ready_at)s::timestamptz, t.ready_at)
+from kairos.run r
+where t.run_id = %(run_id)s::uuid and t.step = '' and t.worker = %(worker)s::uuid
+  and r.id = t.run_id and r.epoch = %(epoch)s::bigint
+
+-- name: end_task
+delete from kairos.task where run_id = %(run_id)s::uuid
+
+-- name: wake_run
+-- Something happened to a run that nobody may hold: have it looked at now.
+update kairos.task set ready_at = clock_timestamp()
+where run_id = %(run_id)s::uuid and step = '' and worker is null and ready_at > clock_timestamp()
+
+-- name: run_owner
+-- Whether a live worker holds the run.
+select w.id, w.name, w.state in ('live', 'draining') and w.lease_until > clock_timestamp()
+from kairos.task t join kairos.worker w on w.id = t.worker
+where t.run_id = %(run_id)s::uuid and t.step = ''
+
+-- name: notify
+select pg_notify(%(channel)s::text, %(payload)s::text)
+
+-- name: register_worker
+insert into kairos.worker (id, name, host, pid, app, version, queues, fingerprints, concurrency, lease_until)
+values (%(id)s::uuid, %(name)s::text, %(host)s::text, %(pid)s::integer, %(app)s::text, %(version)s::text,
+        %(queues)s::text[], %(fingerprints)s::text[], %(concurrency)s::integer,
+        clock_timestamp() + make_interval(secs => %(lease)s::double precision))
+on conflict (id) do nothing
+
+-- name: beat
+-- Only a worker that nobody has declared dead may renew: a thawed one gets no row back and must let go.
+update kairos.worker set beat_at = clock_timestamp(), report = %(report)s::bytea,
+       lease_until = clock_timestamp() + make_interval(secs => %(lease)s::double precision)
+where id = %(id)s::uuid and state in ('live', 'draining')
+returning clock_timestamp()
+
+-- name: set_worker_state
+update kairos.worker set state = %(state)s::text
+where id = %(id)s::uuid and state in ('live', 'draining')
+
+-- name: bury_worker
+-- A parent saw its child die: no need to wait for the lease.
+update kairos.worker set state = 'dead', report = %(report)s::bytea
+where id = %(id)s::uuid and state in ('live', 'draining')
+
+-- name: count_peers
+select count(*) from kairos.worker w
+where w.state = 'live' and w.lease_until > clock_timestamp() and w.id <> %(id)s::uuid
+  and w.queues && %(queues)s::text[] and w.fingerprints && %(fingerprints)s::text[]
+
+-- name: reap_workers
+-- Declare workers dead whose lease has run out. Their row is locked against a renewal at the same moment.
+update kairos.worker set state = 'dead'
+where id in (
+    select w.id from kairos.worker w
+    where w.state in ('live', 'draining') and w.lease_until <= clock_timestamp()
+    order by w.id for update skip locked
+)
+returning id, name
+
+-- name: free_runs_of_dead
+-- The next owner finds what was running in the log, and treats it as suspect.
+update kairos.task t set worker = null, crashed = w.state = 'dead' or t.crashed
+from kairos.worker w
+where w.id = t.worker and w.state in ('dead', 'stopped') and t.step = ''
+returning t.run_id, t.queue
+
+-- name: steps_of_dead
+select t.run_id, t.step, t.token, w.id, w.name, w.state, w.report
+from kairos.task t join kairos.worker w on w.id = t.worker
+where w.state in ('dead', 'stopped') and t.step <> ''
+order by t.run_id, t.step limit %(take)s::integer
+
+-- name: prune_workers
+delete from kairos.worker w
+where w.state in ('dead', 'stopped') and w.beat_at < clock_timestamp() - make_interval(secs => %(keep)s::double precision)
+  and not exists (select 1 from kairos.task t where t.worker = w.id)
+
+-- name: list_expired
+-- Waiting runs whose time to live has closed, whoever may serve their queue.
+select t.run_id from kairos.task t
+where t.worker is null and t.expires_at <= clock_timestamp() and t.step = ''
+order by t.run_id limit %(take)s::integer
+
+-- name: read_worker
+select w.name, w.state, w.report from kairos.worker w where w.id = %(id)s::uuid
+
+-- name: find_orphans
+select t.run_id, t.step, t.token from kairos.task t
+where t.worker = %(worker)s::uuid and not exists (
+    select from unnest(%(runs)s::uuid[], %(steps)s::text[]) as k (run_id, step)
+    where k.run_id = t.run_id and k.step = t.step
+)
+
+-- name: free_orphan
+update kairos.task set worker = null
+where run_id = %(run_id)s::uuid and step = '' and worker = %(worker)s::uuid
