@@ -138,6 +138,8 @@ def apply(state: RunState, recorded: Recorded) -> None:
     event, at = recorded.event, recorded.at
     if recorded.seq != state.seq + 1:
         raise HistoryError(f"run {state.run_id}: seq {recorded.seq} follows {state.seq}", seq=recorded.seq)
+    if not state.seq and type(event) is not RunScheduled:
+        raise HistoryError(f"run {state.run_id}: its log begins with {event.kind}, not with run_scheduled")
     if state.at is not None and at < state.at:
         raise HistoryError(f"run {state.run_id}: seq {recorded.seq} is older than the one before it")
     if state.status.is_terminal:

@@ -10,11 +10,9 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Final
 
-import kairos
-from kairos.embedded import files, locks, logfile, report
+from kairos.embedded import files, locks, logfile, report, supervisor_main
 from kairos.embedded.paths import Layout
 from kairos.errors import EmbeddedPostgresError
 
@@ -55,18 +53,14 @@ def _attempt(layout: Layout, deadline: float) -> str | None:
 
 def _popen(layout: Layout, write: int) -> subprocess.Popen[bytes]:
     logfile.shorten(layout.supervisor_log)
-    # The supervisor starts in /, so it must be told where this very Kairos is imported from.
-    source = str(Path(kairos.__file__).resolve().parent.parent)
-    path = os.pathsep.join(filter(None, (source, os.environ.get("PYTHONPATH"))))
     log = os.open(layout.supervisor_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "kairos.embedded.supervisor", str(layout.data_dir), str(write)],
+            [sys.executable, "-P", supervisor_main.__file__, str(layout.data_dir), str(write)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             cwd="/",
-            env={**os.environ, "PYTHONPATH": path},
             pass_fds=(write,),
             start_new_session=True,
         )

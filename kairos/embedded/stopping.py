@@ -55,7 +55,8 @@ def _terminate(layout: Layout) -> bool:
     pid = state.supervisor_pid(layout)
     if pid is None:
         return False
-    if "kairos.embedded.supervisor" not in process.command_line(pid):
+    command = process.command_line(pid)
+    if "supervisor" not in command or str(layout.data_dir) not in command:
         raise EmbeddedPostgresError(
             f"the process {pid} is not a supervisor that this process can see",
             hint="It may run in another container; stop it there.",
