@@ -130,10 +130,10 @@ class App:
         Raises:
             DefinitionError: the job is written wrongly, or the name is taken.
         """
+        options.refuse_unknown(unknown, _JOB_OPTIONS, f"a job of app {self.name!r}")
 
         def decorate(function: Callable[..., Any]) -> Job[..., Any]:
             job_name = check_name(function_name(function, name), "job")
-            options.refuse_unknown(unknown, _JOB_OPTIONS, f"job {job_name!r}")
             self._refuse_twin(job_name)
             made: Job[..., Any] = Job(
                 self,

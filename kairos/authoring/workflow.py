@@ -163,11 +163,11 @@ class Workflow:
         Raises:
             DefinitionError: the step is written wrongly.
         """
+        options.refuse_unknown(unknown, _STEP_OPTIONS, f"a step of workflow {self.name!r}")
 
         def decorate(function: Callable[..., Any]) -> Step[..., Any]:
             step_name = check_name(function_name(function, name), f"workflow {self.name!r}: step")
             owner = f"step {step_name!r}"
-            options.refuse_unknown(unknown, _STEP_OPTIONS, owner)
             policies: dict[str, Any] = {
                 "retry": self.retry if retry is None else options.check_retry(retry, owner),
                 "timeout": _timeout(timeout, self.timeout, owner),

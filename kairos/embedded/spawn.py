@@ -53,6 +53,8 @@ def _attempt(layout: Layout, deadline: float) -> str | None:
 
 def _popen(layout: Layout, write: int) -> subprocess.Popen[bytes]:
     logfile.shorten(layout.supervisor_log)
+    # The wheel must be found in there too, however this process has come by its path.
+    path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path if entry)
     log = os.open(layout.supervisor_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
         return subprocess.Popen(
@@ -61,6 +63,7 @@ def _popen(layout: Layout, write: int) -> subprocess.Popen[bytes]:
             stdout=log,
             stderr=log,
             cwd="/",
+            env={**os.environ, "PYTHONPATH": path},
             pass_fds=(write,),
             start_new_session=True,
         )

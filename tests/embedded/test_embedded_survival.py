@@ -245,7 +245,7 @@ def test_a_supervisor_that_cannot_even_start_is_an_error_with_its_log(
 ) -> None:
     (folder / "bad").mkdir()
     (folder / "bad" / "sitecustomize.py").write_text("import os; os.write(2, b'broken interpreter\\n'); os._exit(3)")
-    monkeypatch.setenv("PYTHONPATH", f"{folder / 'bad'}{os.pathsep}{os.environ['PYTHONPATH']}")
+    monkeypatch.syspath_prepend(folder / "bad")
     with pytest.raises(EmbeddedPostgresError, match="ended without a word") as failed:
         embedded.open(data_dir)
     assert "broken interpreter" in failed.value.facts["supervisor_log"]

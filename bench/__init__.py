@@ -1,0 +1,1 @@
+"""Measures Kairos on the embedded Postgres, everything durable: `make bench`."""

@@ -1,0 +1,8 @@
+"""Randomized tests run the same cases every time, without a clock that could fail on a slow machine."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+
+settings.register_profile("steady", derandomize=True, deadline=None, database=None, max_examples=60, print_blob=True)
+settings.load_profile("steady")
