@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-from kairos.authoring import App, Job, Redaction, Retry, Secret, Step, StepCancelled, StepContext, Workflow
 from kairos.domain.states import RunStatus, StepStatus
 from kairos.errors import (
     AmbiguousRun,
@@ -46,12 +45,22 @@ from kairos.errors import (
 )
 
 if TYPE_CHECKING:
+    from kairos.authoring import App, Job, Redaction, Retry, Secret, Step, StepCancelled, StepContext, Workflow
     from kairos.client import AsyncClient, AsyncRun, Client, Run
     from kairos.engine.worker import Worker
 
-# The database driver is loaded when it is first needed: `import kairos`, `run_inline` and commands such as
-# `kairos --help` do without.
+# Loaded when first needed: `run_inline` does without the database driver, and commands such as
+# `kairos --help` do without pydantic and networkx too.
 _LAZY = {
+    "App": "kairos.authoring",
+    "Job": "kairos.authoring",
+    "Redaction": "kairos.authoring",
+    "Retry": "kairos.authoring",
+    "Secret": "kairos.authoring",
+    "Step": "kairos.authoring",
+    "StepCancelled": "kairos.authoring",
+    "StepContext": "kairos.authoring",
+    "Workflow": "kairos.authoring",
     "AsyncClient": "kairos.client",
     "AsyncRun": "kairos.client",
     "Client": "kairos.client",
@@ -64,7 +73,8 @@ def __getattr__(name: str) -> Any:
     if name in _LAZY:
         from importlib import import_module
 
-        return getattr(import_module(_LAZY[name]), name)
+        found = globals()[name] = getattr(import_module(_LAZY[name]), name)
+        return found
     raise AttributeError(f"module 'kairos' has no attribute {name!r}")
 
 

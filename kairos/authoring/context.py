@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from kairos.authoring.display import clean, show
+from kairos.authoring.display import clean, shorten, show
 from kairos.authoring.redaction import PLACEHOLDER, Redaction, Redactor
 from kairos.domain import canonical
 from kairos.errors import PayloadError
@@ -201,7 +201,7 @@ class StepContext:
             self._sink.log(_line(level, message, fields, self.redactor))
 
     def _labels(self, labels: Mapping[str, Any]) -> dict[str, str]:
-        return {clean(name, _MAX_NAME): self._label(name, value) for name, value in labels.items()}
+        return {shorten(name, _MAX_NAME, self.redactor): self._label(name, value) for name, value in labels.items()}
 
     def _label(self, name: str, value: object) -> str:
         if not isinstance(value, str | int | float):
@@ -209,7 +209,7 @@ class StepContext:
         if self.redactor.hides(name):
             return PLACEHOLDER
         text = value if isinstance(value, str) else show(value, _MAX_NAME)
-        return clean(self.redactor.text(text), _MAX_NAME)
+        return shorten(text, _MAX_NAME, self.redactor)
 
     def __repr__(self) -> str:
         return f"<StepContext {self.workflow}.{self.step} run={self.run_id} attempt={self.attempt}>"
@@ -242,8 +242,7 @@ class StepLog:
 
 def _line(level: str, message: object, fields: Mapping[str, Any], redactor: Redactor) -> LogRecord:
     if isinstance(message, str):
-        # Cut only after blanking, and far enough out that no secret is cut in two.
-        text = clean(redactor.text(message[: MAX_LINE + redactor.longest]), MAX_LINE)
+        text = shorten(message, MAX_LINE, redactor)
     else:
         text = show(message, MAX_LINE, redactor)
     text = _cut_bytes(text, MAX_LINE)
@@ -251,7 +250,7 @@ def _line(level: str, message: object, fields: Mapping[str, Any], redactor: Reda
     kept: dict[str, Any] = {}
     left_out = 0
     for name, value in fields.items():
-        name = clean(name, _MAX_NAME)
+        name = shorten(name, _MAX_NAME, redactor)
         shown = PLACEHOLDER if redactor.hides(name) else _field(value, redactor)
         size = len(canonical.encode_trusted({name: shown}))
         if size > room:
@@ -273,7 +272,7 @@ def _field(value: Any, redactor: Redactor) -> Any:
     if type(value) is float and math.isfinite(value):
         return redactor.json(value)
     if type(value) is str:
-        return clean(redactor.text(value[: MAX_LINE + redactor.longest]), MAX_LINE)
+        return shorten(value, MAX_LINE, redactor)
     return show(value, MAX_LINE // 4, redactor)
 
 

@@ -26,6 +26,8 @@ from kairos.authoring.redaction import PLACEHOLDER, Redactor
 from kairos.authoring.secrets import Secret
 
 MAX_ITEMS = 20
+_BEYOND = 1_024
+"""What is cut off is looked at this far, so that nothing which a pattern would blank is cut in two."""
 MAX_NESTING = 4
 _TRUSTED = frozenset(
     {
@@ -48,7 +50,7 @@ def show(value: object, limit: int, redactor: Redactor | None = None) -> str:
     """`value` as text of at most `limit` characters, blanked by the rules of `redactor`."""
     rules = redactor or Redactor()
     pieces: list[str] = []
-    room = limit + rules.longest
+    room = limit + max(rules.longest, _BEYOND)
     for piece in _pieces(value, rules, MAX_NESTING, limit):
         pieces.append(piece)
         room -= len(piece)
@@ -57,10 +59,20 @@ def show(value: object, limit: int, redactor: Redactor | None = None) -> str:
     return clean(rules.text("".join(pieces)), limit)
 
 
-def clean(text: str, limit: int) -> str:
-    """Text that UTF-8 and Postgres can hold: no lone surrogates, no NUL; cut with a note of what is missing."""
-    if len(text) > limit:
-        note = f"... ({len(text) - limit:,} more)"
+def shorten(text: str, limit: int, rules: Redactor) -> str:
+    """Text of any length, blanked by `rules`, clean and cut."""
+    reach = limit + max(rules.longest, _BEYOND)
+    unseen = max(0, len(text) - reach)
+    return clean(rules.text(text[:reach]), limit, unseen)
+
+
+def clean(text: str, limit: int, unseen: int = 0) -> str:
+    """Text that UTF-8 and Postgres can hold: no lone surrogates, no NUL; cut with a note of what is missing.
+
+    `unseen`: characters that were cut off before.
+    """
+    if len(text) + unseen > limit:
+        note = f"... ({len(text) + unseen - limit:,} more)"
         text = text[: max(0, limit - len(note))] + note
     return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")[:limit]
 
@@ -99,7 +111,7 @@ def _compound(value: Any, kind: type, rules: Redactor, nesting: int, limit: int)
         yield from _joined(_items(dict.items(value), rules, nesting, limit), dict.__len__(value))
         yield "}" if kind is dict else "})"
     elif issubclass(kind, enum.Enum):
-        yield f"<{kind.__name__}.{_attributes(value).get('_name_')}>"
+        yield f"<{kind.__name__}.{attributes(value).get('_name_')}>"
     elif issubclass(kind, str):
         yield _show_text(str.__add__(value, ""), rules, limit)
     elif issubclass(kind, int):
@@ -132,7 +144,7 @@ def _sequence(value: Any, kind: type, rules: Redactor, nesting: int, limit: int)
 
 def _show_text(value: str | bytes | bytearray, rules: Redactor, limit: int) -> str:
     # Blanked before it is cut and before repr escapes it: half a secret is a secret too.
-    start = value[: limit + rules.longest]
+    start = value[: limit + max(rules.longest, _BEYOND)]
     if isinstance(start, str):
         start = rules.text(start)
     return repr(start) + (f"... ({len(value):,} long)" if len(value) > limit else "")
@@ -167,14 +179,15 @@ def _joined(parts: Iterable[Iterator[str]], total: int) -> Iterator[str]:
 
 
 def _fields(value: object, kind: type) -> dict[str, Any]:
-    held = _attributes(value)
+    held = attributes(value)
     if issubclass(kind, BaseModel):
         return held
     names = [f.name for f in dataclasses.fields(kind) if f.repr]  # type: ignore[arg-type]
     return {name: held[name] if name in held else _slot(value, name) for name in names}
 
 
-def _attributes(value: object) -> dict[str, Any]:
+def attributes(value: object) -> dict[str, Any]:
+    """The instance's own dictionary, without asking the instance."""
     try:
         held = object.__getattribute__(value, "__dict__")
     except Exception:

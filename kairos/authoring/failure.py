@@ -14,7 +14,7 @@ from types import FrameType, TracebackType
 
 import pydantic
 
-from kairos.authoring.display import clean, show, type_name
+from kairos.authoring.display import attributes, clean, shorten, show, type_name
 from kairos.authoring.redaction import PLACEHOLDER, Redactor
 from kairos.domain.error_info import MAX_FRAMES, MAX_LOCAL, MAX_LOCALS, MAX_MESSAGE, ErrorInfo, Frame
 from kairos.errors import KairosError
@@ -83,15 +83,15 @@ def _message(exc: BaseException, rules: Redactor) -> str:
         if not isinstance(text, str):
             raise TypeError("not a text")
         # A plain copy: a subclass of str may do anything when it is sliced or printed.
-        text = str.__str__(text)
-    except Exception as broken:
+        text = str.__add__("", text)
+    except BaseException as broken:
         text = f"(its text cannot be read: printing it raises {type(broken).__name__})"
-    return clean(rules.text(text[: MAX_MESSAGE * 2 + rules.longest]), MAX_MESSAGE)
+    return shorten(text, MAX_MESSAGE, rules)
 
 
 def _hint(exc: BaseException, rules: Redactor) -> str | None:
     hint = exc.hint if isinstance(exc, KairosError) else None
-    return clean(rules.text(hint), MAX_NOTE) if isinstance(hint, str) else None
+    return shorten(hint, MAX_NOTE, rules) if isinstance(hint, str) else None
 
 
 def _walk(traceback: TracebackType | None) -> Iterator[_Located]:
@@ -164,9 +164,9 @@ def _is_user(frame: FrameType) -> bool:
 
 def _notes(exc: BaseException, rules: Redactor) -> Iterator[str]:
     lines: list[str] = []
-    own = getattr(exc, "__notes__", None)
+    own = attributes(exc).get("__notes__")
     if isinstance(own, list | tuple):
-        lines += [rules.text(note[: MAX_NOTE * 2 + rules.longest]) for note in own[:MAX_NOTES] if type(note) is str]
+        lines += [shorten(note, MAX_NOTE, rules) for note in own[:MAX_NOTES] if type(note) is str]
     lines += _causes(exc, rules)
     if isinstance(exc, BaseExceptionGroup):
         lines += [f"contains {one_line(inner, rules)}" for inner in _flatten(exc)]

@@ -55,7 +55,7 @@ _DEFAULT_PATTERNS = re.compile(
     r"|(?<=://)[^\s/:@]*:[^\s/@]+(?=@)"
     r"|(?i:(?<=\bbearer )|(?<=\bbasic ))[A-Za-z0-9._~+/=-]{8,}"
     r"|(?i:\w*(?:password|passwd|passphrase|secret|api[_-]?key|(?:access|auth|refresh|session)[_-]?token)"
-    r"[\"']?\s*[=:]\s*|token=)(?P<v>\"[^\"]*\"|'[^']*'|[^\s,;&)\]}]+)"
+    r"[\"']?\s*[=:]\s*|token=)(?!\[redacted\])(?P<v>\"[^\"]*\"|'[^']*'|[^\s,;&)\]}]+)"
 )
 
 

@@ -100,6 +100,7 @@ class Client:
     def __init__(self, url: str | None = None, *, data_dir: str | Path | None = None, patience: float = 30.0) -> None:
         self._inner = AsyncClient(url, data_dir=data_dir, patience=patience)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread
         self._pid = 0
 
     def open(self) -> Client:
@@ -107,7 +108,8 @@ class Client:
         if self._loop is None:
             self._pid = os.getpid()
             self._loop = asyncio.new_event_loop()
-            threading.Thread(target=self._loop.run_forever, name="kairos-client", daemon=True).start()
+            self._thread = threading.Thread(target=self._loop.run_forever, name="kairos-client", daemon=True)
+            self._thread.start()
             try:
                 self._do(self._inner.open())
             except BaseException:
@@ -118,8 +120,10 @@ class Client:
     def close(self) -> None:
         """Send what is under way, then disconnect."""
         if self._loop is not None and self._pid == os.getpid():
-            self._do(self._inner.close())
-            self._stop_loop()
+            try:
+                self._do(self._inner.close())
+            finally:
+                self._stop_loop()
 
     def __enter__(self) -> Client:
         return self.open()
@@ -229,6 +233,9 @@ class Client:
         return asyncio.run_coroutine_threadsafe(work, loop).result()
 
     def _stop_loop(self) -> None:
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._loop = None
+        loop, self._loop = self._loop, None
+        if loop is not None:
+            asyncio.run_coroutine_threadsafe(loop.shutdown_default_executor(), loop).result()
+            loop.call_soon_threadsafe(loop.stop)
+            self._thread.join()
+            loop.close()

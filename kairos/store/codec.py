@@ -96,8 +96,8 @@ def _body(event: Event) -> dict[str, Any]:
                 "trigger": event.trigger,
                 **_payload("input", event.input),
             }
-            extra = {"key": event.key, "labels": dict(event.labels), "expires_at": _stamp(event.expires_at)}
-            return body | {k: v for k, v in extra.items() if v}
+            extra = {"key": event.key, "labels": dict(event.labels) or None, "expires_at": _stamp(event.expires_at)}
+            return body | {k: v for k, v in extra.items() if v is not None}
         case events.RunStarted():
             return {"worker": event.worker, "epoch": event.epoch}
         case events.RunDone():
@@ -164,14 +164,15 @@ def decode(row: Row) -> Recorded:
             version += 1
         data.pop("v", None)
         return Recorded(row.seq, row.at, _event(row, data))
-    except (ValueError, KeyError, TypeError, AttributeError) as exc:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as exc:
         raise HistoryError(f"seq {row.seq} ({row.kind}) cannot be read: {exc!r}", seq=row.seq) from exc
 
 
 def _event(row: Row, data: dict[str, Any]) -> Event:
     for name in ("input", "output"):
         if name in data:
-            data[name] = Payload.of(canonical.encode_trusted(data[name]))
+            raw = canonical.encode_trusted(data[name])
+            data[name] = Payload(raw, None, len(raw), raw)  # inline as it was stored, whatever the limit is today
         elif f"{name}_blob" in data:
             blob = data.pop(f"{name}_blob")
             data[name] = Payload.blob(blob["sha256"], blob["size"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import re
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, LiteralString, TypeVar
@@ -47,11 +48,15 @@ def check_dsn(dsn: str) -> str:
         given = conninfo_to_dict(dsn)
     except psycopg.ProgrammingError as exc:
         raise ConfigError(
-            f"the database URL cannot be read: {exc}",
+            f"the database URL cannot be read: {_without_password(str(exc).strip())}",
             hint="Write postgresql://user:password@host:5432/database",
         ) from None
     defaults = {"connect_timeout": 10, "keepalives_idle": 30, "keepalives_interval": 5, "keepalives_count": 3}
     return make_conninfo("", **{**defaults, **given})
+
+
+def _without_password(text: str) -> str:
+    return re.sub(r"//[^/]*@|password\s*=\s*\S+", "//***@", text)
 
 
 def is_transient(error: BaseException) -> bool:

@@ -170,9 +170,7 @@ def test_a_model_changed_after_it_was_built_is_checked_again() -> None:
         (Retry(retry_on=[LookupError]), KeyError, True),
     ],
 )
-def test_the_retry_policy_decides_by_exception_type(
-    policy: Retry, raised: type[Exception], expected: bool
-) -> None:
+def test_the_retry_policy_decides_by_exception_type(policy: Retry, raised: type[Exception], expected: bool) -> None:
     wf = new_workflow()
 
     @wf.step(retry=policy)
@@ -199,9 +197,7 @@ def test_the_retry_policy_decides_by_exception_type(
     ids=lambda value: type(value).__name__,
 )
 @pytest.mark.parametrize("is_async", [False, True])
-def test_whatever_a_step_raises_is_a_failure_of_the_step(
-    raised: BaseException, message: str, is_async: bool
-) -> None:
+def test_whatever_a_step_raises_is_a_failure_of_the_step(raised: BaseException, message: str, is_async: bool) -> None:
     wf = new_workflow()
 
     async def raise_it_async() -> None:

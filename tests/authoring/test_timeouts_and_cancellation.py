@@ -22,9 +22,7 @@ def begin(
     step: Step[..., Any], ctx: StepContext, threads: Threads, timeout: float | None = None
 ) -> asyncio.Task[Outcome]:
     limit = None if timeout is None else timedelta(seconds=timeout)
-    return asyncio.get_running_loop().create_task(
-        run_attempt(step, ctx, b"null", {}, threads=threads, timeout=limit)
-    )
+    return asyncio.get_running_loop().create_task(run_attempt(step, ctx, b"null", {}, threads=threads, timeout=limit))
 
 
 @pytest.fixture

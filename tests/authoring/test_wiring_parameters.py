@@ -47,7 +47,16 @@ def test_every_kind_of_parameter_finds_its_value() -> None:
         note: str = "none",
     ) -> list[Any]:
         same = ctx is maybe
-        return [order.order_id, again.order_id, input["order_id"], reserve.warehouse, place["warehouse"], same, fee, note]
+        return [
+            order.order_id,
+            again.order_id,
+            input["order_id"],
+            reserve.warehouse,
+            place["warehouse"],
+            same,
+            fee,
+            note,
+        ]
 
     outcome = attempt(charge, input={"order_id": "42"}, upstream={"reserve": {"warehouse": "B"}})
     assert output_of(outcome) == ["42", "42", "42", "B", "B", True, 3, "none"]
@@ -169,7 +178,9 @@ def test_a_step_may_have_a_parameter_of_its_own_name_for_the_input() -> None:
 @pytest.mark.parametrize("options", [{"after": ["reserv"]}, {"needs": {"x": "reserv"}}])
 def test_an_unknown_step_is_told_the_nearest(options: dict[str, Any]) -> None:
     wf = with_reserve()
-    with pytest.raises(DefinitionError, match=r"'reserv', which is not a step defined above it\n.*Did you mean 'reserve'"):
+    with pytest.raises(
+        DefinitionError, match=r"'reserv', which is not a step defined above it\n.*Did you mean 'reserve'"
+    ):
 
         @wf.step(**options)
         def charge(x: int = 1) -> None: ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from hypothesis import strategies as st
@@ -15,9 +15,8 @@ from kairos.domain.payload import INLINE_MAX, Payload
 
 texts = st.text(max_size=12)
 step_names = st.sampled_from(["a", "charge", "x.y-z_9"])
-moments = st.datetimes(datetime(1950, 1, 1), datetime(2300, 1, 1), timezones=st.just(UTC)) | st.just(
-    datetime(1970, 1, 1, tzinfo=UTC)
-)
+microseconds = st.integers(-(10**15), 10**16).map(lambda n: timedelta(microseconds=n))  # 1938 to 2286
+moments = (st.just(timedelta(0)) | microseconds).map(lambda since: datetime(1970, 1, 1, tzinfo=UTC) + since)
 small_json = st.recursive(
     plain_scalars,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),

@@ -14,7 +14,7 @@ from uuid import UUID
 import orjson
 from hypothesis import strategies as st
 
-Pair = namedtuple("Pair", "a b")  # noqa: PYI024  (what users write)
+Pair = namedtuple("Pair", "a b")
 
 
 class Text(str):

@@ -55,7 +55,7 @@ BODIES: list[tuple[Event, str]] = [
     (
         scheduled(graph_of(a=""), key="k", labels={"b": "1", "a": "2"}, expires_at=NOON, input=BLOB),
         '{"expires_at":1772366400000000,"fingerprint":"ffffffffffffffffffffffffffffffff","input_blob":{"sha256":'
-        '"eaf1fb4d8f0b6d2bdcd8ceb6fcb7fb98c7b1b4c8a5d4d0a5b7ce6e5a5a1b2b7f","size":1025},"key":"k","labels":'
+        '"bd752ecad52fb02540c855864234ec6479fba3cb8278ebe0e97b612c6b326600","size":1025},"key":"k","labels":'
         '{"a":"2","b":"1"},"priority":5,"queue":"default","trigger":"client","workflow":"story"}',
     ),
     (RunStarted(epoch=1, worker="w1"), '{"epoch":1,"worker":"w1"}'),
@@ -73,7 +73,7 @@ BODIES: list[tuple[Event, str]] = [
     (
         StepDone(**WHO, output=BLOB),
         '{"duration_us":0,"output_blob":{"sha256":'
-        '"eaf1fb4d8f0b6d2bdcd8ceb6fcb7fb98c7b1b4c8a5d4d0a5b7ce6e5a5a1b2b7f","size":1025}}',
+        '"bd752ecad52fb02540c855864234ec6479fba3cb8278ebe0e97b612c6b326600","size":1025}}',
     ),
     (
         StepFailed(**WHO, error=BOOM, retry_at=None),
@@ -179,9 +179,12 @@ def test_a_body_that_cannot_be_read_is_an_error_of_ours(kind: str, body: bytes) 
     row = Row(3, kind, NOON, "a", 1, 1, START, body)
     try:
         codec.decode(row)
-    except HistoryError as refused:
-        assert refused.facts.get("seq") == 3
-        assert kind in refused.message
+    except HistoryError as exc:
+        refused = exc
+    else:
+        return  # some of these are good bodies of some kind
+    assert refused.facts["seq"] == 3
+    assert kind in refused.message
 
 
 @given(st.sampled_from(sorted(EVENT_TYPES)), small_json.map(canonical.encode) | st.binary(max_size=30))

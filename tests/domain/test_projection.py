@@ -83,7 +83,7 @@ def take(state: RunState, event: Event, after: timedelta = SECOND) -> None:
 
 def test_there_is_an_example_of_every_kind() -> None:
     assert examples().keys() == EVENT_TYPES.keys()
-    assert MOVES_NOTHING == {"run_cancel_requested", "stale_write_rejected", "metric_emitted", "log_emitted"}
+    assert {"run_cancel_requested", "stale_write_rejected", "metric_emitted", "log_emitted"} == MOVES_NOTHING
 
 
 @pytest.mark.parametrize("kind", sorted(MOVES_A_STEP))
