@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check format bench coverage clean
+.PHONY: help setup demo test test-slow check format bench coverage clean docs
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -43,3 +43,6 @@ bench: $(STAMP) ## Measure throughput, latency and WAL (BENCH_FLAGS="--runs 300"
 
 clean: ## Remove what the targets made (not .kairos, which holds data)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis htmlcov .coverage*
+
+docs: $(STAMP) ## Write the generated documents anew
+	@$(BIN)/python -c 'from kairos.domain.diagram import document; print(document(), end="")' > docs/states.md

@@ -241,10 +241,7 @@ class StepLog:
 
 
 def _line(level: str, message: object, fields: Mapping[str, Any], redactor: Redactor) -> LogRecord:
-    if isinstance(message, str):
-        text = shorten(message, MAX_LINE, redactor)
-    else:
-        text = show(message, MAX_LINE, redactor)
+    text = shorten(message, MAX_LINE, redactor) if isinstance(message, str) else show(message, MAX_LINE, redactor)
     text = _cut_bytes(text, MAX_LINE)
     room = MAX_LINE - len(text.encode())
     kept: dict[str, Any] = {}

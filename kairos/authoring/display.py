@@ -37,6 +37,7 @@ _TRUSTED = frozenset(
         type(...), type(NotImplemented), re.Pattern, Secret,
     }
 )  # fmt: skip
+_NAMED = frozenset({types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType})
 _BRACKETS: dict[type, tuple[str, str]] = {
     list: ("[", "]"),
     tuple: ("(", ")"),
@@ -49,6 +50,15 @@ _BRACKETS: dict[type, tuple[str, str]] = {
 def show(value: object, limit: int, redactor: Redactor | None = None) -> str:
     """`value` as text of at most `limit` characters, blanked by the rules of `redactor`."""
     rules = redactor or Redactor()
+    try:
+        text = _written(value, rules, limit)
+    except Exception:
+        # Built to touch nothing of the user's; should something break all the same, the type must do.
+        text = f"<{type_name(type(value))}>"
+    return shorten(text, limit, rules)
+
+
+def _written(value: object, rules: Redactor, limit: int) -> str:
     pieces: list[str] = []
     room = limit + max(rules.longest, _BEYOND)
     for piece in _pieces(value, rules, MAX_NESTING, limit):
@@ -56,7 +66,7 @@ def show(value: object, limit: int, redactor: Redactor | None = None) -> str:
         room -= len(piece)
         if room < 0:
             break
-    return clean(rules.text("".join(pieces)), limit)
+    return "".join(pieces)
 
 
 def shorten(text: str, limit: int, rules: Redactor) -> str:
@@ -95,10 +105,10 @@ def _pieces(value: object, rules: Redactor, nesting: int, limit: int) -> Iterato
         yield repr(value) if value.bit_length() <= 512 else f"<int of {value.bit_length():,} bits>"  # type: ignore[attr-defined]
     elif kind in _TRUSTED:
         yield repr(value)
-    elif isinstance(value, type):
-        yield f"<class {type_name(value)}>"
-    elif isinstance(value, types.FunctionType | types.BuiltinFunctionType | types.MethodType | types.ModuleType):
-        yield f"<{kind.__name__} {value.__name__}>"
+    elif issubclass(kind, type):
+        yield f"<class {type_name(value)}>"  # type: ignore[arg-type]
+    elif kind in _NAMED:
+        yield f"<{kind.__name__} {value.__name__}>"  # type: ignore[attr-defined]
     elif nesting == 0:
         yield f"<{type_name(kind)}>"
     else:

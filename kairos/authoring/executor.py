@@ -130,7 +130,10 @@ async def _run_in_thread(
     seconds: float | None,
 ) -> Outcome:
     started = time.monotonic()
-    call = threads.submit(lambda: _call(step, ctx, run_input, upstream))
+    try:
+        call = threads.submit(lambda: _call(step, ctx, run_input, upstream))
+    except Exception as exc:  # no more threads, no more memory
+        return _judge(step, ctx, exc)
     timer = None if seconds is None else call.loop.call_later(seconds, _expire, call)
     try:
         return await call.future
@@ -144,12 +147,13 @@ async def _run_in_thread(
         return Failed(ErrorInfo(error.type, error.message, where, hint=_STUCK), retryable, timed_out=True)
     except asyncio.CancelledError:
         was_asked = ctx.cancelled
-        ctx.cancel("the worker stopped waiting for this step")
+        ctx.cancel("nobody waits for this step any more")
         _abandon(threads, call, ctx, started)
         if not was_asked:
             raise
         _uncancel()
-        return Cancelled()
+        # It may have ended at the very moment in which it was cancelled; then its outcome counts.
+        return Cancelled() if call.future.cancelled() else call.future.result()
     finally:
         if timer is not None:
             timer.cancel()
@@ -186,7 +190,7 @@ def _call(step: Step[..., Any], ctx: StepContext, run_input: bytes, upstream: Ma
 
 
 def _judge(step: Step[..., Any], ctx: StepContext, exc: BaseException) -> Outcome:
-    if isinstance(exc, StepCancelled) and ctx.cancelled:
+    if isinstance(exc, StepCancelled | asyncio.CancelledError) and ctx.cancelled:
         return Cancelled()
     ctx.raised(exc)
     return Failed(describe_error(exc, ctx.redactor), step.retry.is_retryable(exc))

@@ -143,15 +143,8 @@ def _locals(located: list[_Located], rules: Redactor) -> dict[str, str]:
             continue
         if len(kept) == MAX_LOCALS:
             break
-        kept[clean(name, 200)] = PLACEHOLDER if rules.hides(name) else _show(value, rules)
+        kept[clean(name, 200)] = PLACEHOLDER if rules.hides(name) else show(value, MAX_LOCAL, rules)
     return kept
-
-
-def _show(value: object, rules: Redactor) -> str:
-    try:
-        return show(value, MAX_LOCAL, rules)
-    except Exception:
-        return f"<{type_name(type(value))}>"
 
 
 def _file(frame: FrameType) -> str:

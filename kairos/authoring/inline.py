@@ -14,6 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -116,20 +117,25 @@ class InlineRun:
         return events
 
     def _start_ready(self) -> None:
-        due = [heapq.heappop(self._retries)[1] for _ in range(self._count_due())]
-        for name in [*due, *self.state.ready]:
-            if len(self._bodies) >= MAX_PARALLEL:
-                break
+        self._start(list(islice(self.state.ready, self._room)))
+        if self._retries and not self._sleep and self._room and not self.state.ready:
+            # Instead of waiting, the clock is put forward to when the last backoff ends.
+            self._skipped += max(timedelta(), max(self._retries)[0] - self._now())
+        now = self._now()
+        due: list[str] = []
+        while self._retries and self._retries[0][0] <= now and len(due) < self._room:
+            due.append(heapq.heappop(self._retries)[1])
+        self._start(due)
+
+    @property
+    def _room(self) -> int:
+        return MAX_PARALLEL - len(self._bodies)
+
+    def _start(self, names: list[str]) -> None:
+        for name in names:
             for event in self._ask(StartStep(name)):
                 if isinstance(event, StepStarted):
                     self._begin(event)
-
-    def _count_due(self) -> int:
-        if not self._sleep and self._retries:
-            # Instead of waiting, the clock is put forward to when the last backoff ends.
-            self._skipped += max(timedelta(), max(self._retries)[0] - self._now())
-        room = MAX_PARALLEL - len(self._bodies)
-        return min(room, sum(1 for at, _ in self._retries if at <= self._now()))
 
     def _begin(self, event: StepStarted) -> None:
         step = self.workflow.steps[event.step]
@@ -145,14 +151,14 @@ class InlineRun:
         self._bodies[asyncio.get_running_loop().create_task(attempt)] = event
 
     async def _wait(self) -> None:
-        if self._bodies:
-            timeout = self._seconds_to_next_retry() if len(self._bodies) < MAX_PARALLEL else None
-            ended, _ = await asyncio.wait(self._bodies, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-            self._drain_notes()
-            for task in ended:
-                self._end(self._bodies.pop(task), task.result())
-        elif self._retries:
-            await asyncio.sleep(self._seconds_to_next_retry() or 0)
+        pause = self._seconds_to_next_retry() if self._sleep and self._room else None
+        if not self._bodies:
+            await asyncio.sleep(pause or 0)
+            return
+        ended, _ = await asyncio.wait(self._bodies, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+        self._drain_notes()
+        for task in ended:
+            self._end(self._bodies.pop(task), task.result())
 
     def _seconds_to_next_retry(self) -> float | None:
         return max(0.0, (self._retries[0][0] - self._now()).total_seconds()) if self._retries else None

@@ -50,11 +50,12 @@ DEFAULT_FIELDS = (
     "set_cookie",
     "dsn",
 )
+# Each alternative starts at a literal or a bounded look-behind: a text of a megabyte must not take seconds.
 _DEFAULT_PATTERNS = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"
-    r"|(?<=://)[^\s/:@]*:[^\s/@]+(?=@)"
+    r"|(?<=://)[^\s/:@]{0,256}:[^\s/@]{1,512}(?=@)"
     r"|(?i:(?<=\bbearer )|(?<=\bbasic ))[A-Za-z0-9._~+/=-]{8,}"
-    r"|(?i:\w*(?:password|passwd|passphrase|secret|api[_-]?key|(?:access|auth|refresh|session)[_-]?token)"
+    r"|(?i:(?:password|passwd|passphrase|secret|api[_-]?key|(?:access|auth|refresh|session)[_-]?token)"
     r"[\"']?\s*[=:]\s*|token=)(?!\[redacted\])(?P<v>\"[^\"]*\"|'[^']*'|[^\s,;&)\]}]+)"
 )
 
@@ -193,18 +194,25 @@ def reveal_outside(value: str) -> None:
 def _variants(value: str) -> tuple[str, ...]:
     """The forms in which a text shows up: as it is, quoted by repr, JSON, URLs, in base64, line by line."""
     raw = value.encode("utf-8", "surrogatepass")
-    forms = [
+    written = [
         value,
-        repr(value)[1:-1],
         json.dumps(value)[1:-1],
         json.dumps(value, ensure_ascii=False)[1:-1],
+        repr(raw)[2:-1],
         quote(raw, safe=""),
+        quote(raw),
         quote_plus(raw),
         b64encode(raw).decode().rstrip("="),
         urlsafe_b64encode(raw).decode().rstrip("="),
+        raw.hex(),
         *(line.strip() for line in value.splitlines() if len(line.strip()) >= _MIN_LINE),
     ]
-    return tuple(dict.fromkeys(forms))
+    # Any of these may stand inside a list or an exception's arguments, and then repr escapes it once more:
+    # quotes only if the whole text has both kinds.
+    escaped = [repr(form)[1:-1] for form in written]
+    quoted = [form.replace("\\'", "'").replace("'", "\\'") for form in escaped]
+    unquoted = [form.replace("\\'", "'") for form in escaped]
+    return tuple(dict.fromkeys((*written, *escaped, *quoted, *unquoted)))
 
 
 def _keep_name(match: re.Match[str]) -> str:

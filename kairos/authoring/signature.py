@@ -114,7 +114,7 @@ def _refuse_parameter(parameter: inspect.Parameter, owner: str) -> None:
     if kind is inspect.Parameter.VAR_POSITIONAL or kind is inspect.Parameter.VAR_KEYWORD:
         raise DefinitionError(
             f"{owner}: parameter {parameter} takes anything, so Kairos cannot tell what to pass",
-            hint="Name each parameter.",
+            hint="Name each parameter. If a decorator hides them, it should use functools.wraps.",
         )
     if kind is inspect.Parameter.POSITIONAL_ONLY:
         raise DefinitionError(

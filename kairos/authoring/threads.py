@@ -119,9 +119,9 @@ class Threads:
                 self._idle, self._pid = [], os.getpid()
                 self._abandoned = {}
             worker = self._idle.pop() if self._idle else self._hire()
-        worker.inbox.put(call)
         if worker.thread.ident is None:
             worker.thread.start()
+        worker.inbox.put(call)
         return call
 
     @property

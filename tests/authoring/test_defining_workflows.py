@@ -350,7 +350,7 @@ def test_two_apps_share_nothing() -> None:
 
 def test_a_workflow_without_steps_has_no_graph() -> None:
     with pytest.raises(DefinitionError, match="has no steps"):
-        new_workflow().graph  # noqa: B018
+        new_workflow().graph
 
 
 def test_the_graph_follows_when_a_step_is_added() -> None:

@@ -38,7 +38,7 @@ def fail(exc: BaseException) -> Any:
 
 class BadStr(Exception):
     def __str__(self) -> str:
-        raise BaseException("no text")  # noqa: TRY002
+        raise BaseException("no text")
 
     __repr__ = __str__
 
@@ -89,7 +89,7 @@ class BadNotes(Exception):
 
 class BadRepr:
     def __repr__(self) -> str:
-        raise BaseException("no repr")  # noqa: TRY002
+        raise BaseException("no repr")
 
     def __getattribute__(self, name: str) -> Any:
         raise RuntimeError("hands off")

@@ -50,6 +50,7 @@ def everything(outcome: Outcome, sink: RememberingSink) -> str:
 
 def no_canary_in(text: str) -> bool:
     forms = [CANARY, CANARY[5:20], repr(CANARY)[1:-1], json.dumps(CANARY)[1:-1], quote(CANARY, safe="")]
+    forms += [repr(CANARY.encode())[2:-1], CANARY.encode().hex(), "c4n"]
     forms += [base64.b64encode(CANARY.encode()).decode(), "0123456789"]
     return not any(form in text for form in forms)
 

@@ -341,7 +341,7 @@ def test_an_alias_that_cannot_be_read_back_fails_where_it_is_written() -> None:
 
 
 def test_a_type_that_pydantic_cannot_read_back_fails_where_it_is_written() -> None:
-    with pytest.raises(PayloadError, match="Input should be <Colour.RED"):
+    with pytest.raises(PayloadError, match=r"Input should be <Colour\.RED"):
         ValueType(Literal[Colour.RED]).encode(Colour.RED)
 
 

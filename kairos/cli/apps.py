@@ -1,0 +1,73 @@
+"""Which app a command means: `--app`, else KAIROS_APP, else `[tool.kairos] app` in the nearest pyproject.toml."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from kairos import settings
+from kairos.errors import ConfigError
+
+NO_APP = "Pass --app module:app (or file.py:app), set KAIROS_APP, or write it under [tool.kairos] in pyproject.toml."
+
+
+@dataclass(frozen=True, slots=True)
+class AppChoice:
+    """An app as it is loaded by every process, and where that was said."""
+
+    spec: str
+    source: str
+
+
+def choose_app(given: str | None) -> AppChoice | None:
+    """The app to use, or None if nothing names one.
+
+    Raises:
+        ConfigError: a pyproject.toml cannot be read, or its entry is not text.
+    """
+    if given:
+        return AppChoice(_absolute(given, Path.cwd()), "--app")
+    from_env = settings.read("app")
+    if from_env:
+        return AppChoice(_absolute(from_env, Path.cwd()), "KAIROS_APP")
+    return _from_pyproject(Path.cwd())
+
+
+def require_app(given: str | None) -> AppChoice:
+    """As `choose_app`; raises ConfigError if nothing names an app."""
+    choice = choose_app(given)
+    if choice is None:
+        raise ConfigError("no app is named", hint=NO_APP)
+    return choice
+
+
+def _from_pyproject(start: Path) -> AppChoice | None:
+    for folder in (start, *start.parents):
+        file = folder / "pyproject.toml"
+        if not file.is_file():
+            continue
+        try:
+            data = tomllib.loads(file.read_text("utf-8"))
+        except (OSError, ValueError) as exc:
+            raise ConfigError(f"{file} cannot be read: {exc}", hint="Mend the file, or pass --app.") from exc
+        entry = data.get("tool", {}).get("kairos", {}).get("app")
+        if entry is None:
+            return None  # the nearest one decides, as for other tools
+        if not isinstance(entry, str) or not entry:
+            raise ConfigError(f'{file}: [tool.kairos] app must be text such as "shop.flows:app", not {entry!r}')
+        return AppChoice(_absolute(entry, folder), str(file))
+    return None
+
+
+def _absolute(spec: str, folder: Path) -> str:
+    """A file is meant relative to where it was named; workers may start elsewhere."""
+    where, sep, attribute = spec.partition(":") if ".py" not in spec else _split_file(spec)
+    if where.endswith(".py") and not Path(where).is_absolute():
+        return f"{folder / where}{sep}{attribute}"
+    return spec
+
+
+def _split_file(spec: str) -> tuple[str, str, str]:
+    where, sep, attribute = spec.rpartition(":")
+    return (where, sep, attribute) if sep and not attribute.endswith(".py") else (spec, "", "")

@@ -1,0 +1,103 @@
+"""What goes to standard output and standard error, and how user data is kept from harming a terminal.
+
+Everything that users decide (names, payloads, error texts, labels) passes through `safe`: control characters
+become escapes. Consoles are opened without markup, so `[bold]` in a payload is five characters and no style.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from typing import TYPE_CHECKING, Any, Final, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PIPED_WIDTH: Final = 120
+"""Columns when the output is not a terminal and COLUMNS is not set."""
+
+# C0 without newline and tab, DEL, C1, and what reorders text or breaks lines behind the reader's back.
+_UNSAFE: Final = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028\u2029\u202a-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]"
+)
+_UNSAFE_JSON: Final = re.compile("[\x7f-\x9f\u200b-\u200f\u2028\u2029\u202a-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+
+
+def safe(text: object) -> str:
+    """Text that may be printed: `\\x1b` and its like are shown, not obeyed. Newlines and tabs stay."""
+    return _UNSAFE.sub(lambda m: m[0].encode("unicode_escape", "backslashreplace").decode(), str(text))
+
+
+def one_line(text: object, limit: int = 200) -> str:
+    """As `safe`, on one line of at most `limit` characters."""
+    line = safe(text).replace("\t", " ").replace("\n", " \u23ce ")
+    return line if len(line) <= limit else line[: limit - 1] + "\u2026"
+
+
+def out() -> Console:
+    """The console of standard output."""
+    return _console(sys.stdout)
+
+
+def err() -> Console:
+    """The console of standard error."""
+    return _console(sys.stderr)
+
+
+def _console(stream: TextIO) -> Console:
+    from rich.console import Console
+
+    class Quiet(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    width = None if stream.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH
+    return Quiet(file=stream, markup=False, highlight=False, emoji=False, width=width)
+
+
+def is_live() -> bool:
+    """Whether standard output is a terminal that can be redrawn in place."""
+    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def print_json(document: object, *, lines: bool = False) -> None:
+    """Write one JSON document; with `lines`, on one line and at once (for streams)."""
+    sys.stdout.write(to_json(document, indent=None if lines else 2) + "\n")
+    if lines:
+        sys.stdout.flush()
+
+
+def to_json(document: object, *, indent: int | None = 2) -> str:
+    """JSON that keeps its letters but escapes what a terminal would obey."""
+    text = json.dumps(document, indent=indent, ensure_ascii=False, default=_plain)
+    return _UNSAFE_JSON.sub(lambda m: f"\\u{ord(m[0]):04x}", text)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.hex()
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    return str(value)
+
+
+def note(text: str) -> None:
+    """A remark on standard error, dim on a terminal."""
+    err().print(safe(text), style="dim", soft_wrap=True)
+
+
+def print_error(message: str, hint: str | None, *, as_json: bool, kind: str = "Error", **facts: object) -> None:
+    """Say what went wrong and what to do: on standard error, or as a JSON document on standard output."""
+    if as_json:
+        error = {"type": kind, "message": message, "hint": hint, **{k: v for k, v in facts.items() if v is not None}}
+        print_json({"error": error})
+        return
+    from rich.text import Text
+
+    text = Text.assemble(("error: ", "bold red"), safe(message))
+    if hint:
+        text.append("\nhint: ", "bold cyan")
+        text.append(safe(hint))
+    err().print(text, soft_wrap=True)

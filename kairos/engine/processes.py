@@ -1,0 +1,296 @@
+"""The parent of worker processes: starts them, buries and replaces those that die, drains all at the end.
+
+It runs no user code and imports no app, so nothing that a step does can take it down. A child that is killed
+is declared dead in the database at once (the next worker need not wait for the lease) and its process group
+is killed after it, isolated steps included. Refuses: to know what workers do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+from uuid import UUID
+
+from kairos.domain import canonical
+from kairos.engine.child import CANNOT_START, ENV, Orders
+from kairos.engine.logs import LogFormat
+from kairos.errors import KairosError
+from kairos.settings import WorkerOptions
+from kairos.store.connect import Session
+
+log = logging.getLogger("kairos.supervisor")
+
+STABLE_AFTER: Final = 30.0
+"""A child that lived this long is replaced at once when it dies; before, after a pause that doubles."""
+FIRST_PAUSE: Final = 0.2
+LONGEST_PAUSE: Final = 30.0
+DRAIN_MARGIN: Final = 15.0
+"""Seconds that a child gets beyond its drain timeout before it is killed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the worker processes are started with."""
+
+    app_spec: str
+    dsn: str
+    options: WorkerOptions
+    processes: int = 1
+    log_format: LogFormat = "text"
+    log_level: str = "INFO"
+
+
+@dataclass(slots=True, eq=False)
+class Child:
+    """One worker process.
+
+    Attributes:
+        workers: ids under which it has registered; more than one if it was declared dead and went on.
+        is_asked: whether it was told to stop.
+    """
+
+    number: int
+    process: asyncio.subprocess.Process
+    life_fd: int
+    started: float = field(default_factory=time.monotonic)
+    workers: list[UUID] = field(default_factory=list)
+    name: str = ""
+    is_ready: bool = False
+    is_asked: bool = False
+    listener: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self.process.pid
+
+    def ask_to_stop(self) -> None:
+        """SIGTERM, once: a second one would end it without a drain."""
+        if not self.is_asked and self.process.returncode is None:
+            self.is_asked = True
+            self.process.terminate()
+
+
+class Supervisor:
+    """Keeps `plan.processes` workers running until `stop()`.
+
+    Args:
+        plan: what to run.
+        waits_for_change: when the app cannot be loaded, wait for `restart()` instead of giving up.
+        on_ready: called with each child once its worker is registered.
+    """
+
+    def __init__(
+        self, plan: Plan, *, waits_for_change: bool = False, on_ready: Callable[[Child], None] | None = None
+    ) -> None:
+        self.plan, self._waits_for_change, self._on_ready = plan, waits_for_change, on_ready
+        self.children: dict[int, Child] = {}
+        self.stopping = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._session = Session(plan.dsn, "kairos supervisor", patience=10)
+        self._has_worked = False
+        self._exit_code = 0
+        self._signals = 0
+
+    async def run(self) -> int:
+        """Supervise until stopped; returns the exit code: 0 after a clean drain."""
+        with self._signals_handled():
+            keepers = [asyncio.create_task(self._keep(n)) for n in range(1, self.plan.processes + 1)]
+            watchdog = asyncio.create_task(self._enforce_the_deadline())
+            try:
+                await asyncio.gather(*keepers)
+            finally:
+                watchdog.cancel()
+                for task in (*keepers, watchdog):
+                    task.cancel()
+                await asyncio.gather(*keepers, watchdog, return_exceptions=True)
+                await self._session.close()
+        return self._exit_code
+
+    def stop(self) -> None:
+        """Ask every child to drain; `run` returns when all have ended."""
+        self.stopping.set()
+        for child in self.children.values():
+            child.ask_to_stop()
+
+    def restart(self) -> None:
+        """Replace every child, after its drain, by one that loads the app anew."""
+        self._changed.set()
+        for child in self.children.values():
+            child.ask_to_stop()
+
+    # -- one child ---------------------------------------------------------------------------------------
+
+    async def _keep(self, number: int) -> None:
+        pause = FIRST_PAUSE
+        while not self.stopping.is_set():
+            self._changed.clear()
+            child = await self._start(number)
+            code = await self._await_end(child)
+            if self.stopping.is_set():
+                return
+            if code == CANNOT_START and not await self._may_try_again():
+                return
+            if child.is_asked or code == CANNOT_START:
+                pause = FIRST_PAUSE
+                continue
+            is_stable = time.monotonic() - child.started > STABLE_AFTER
+            wait = 0.0 if is_stable or pause == FIRST_PAUSE else pause
+            pause = FIRST_PAUSE * 2 if is_stable else min(pause * 2, LONGEST_PAUSE)
+            log.warning("worker_replaced number=%s pid=%s %s: the next one starts %s", number, child.pid,
+                        ending(code), f"in {wait:g}s" if wait else "now")  # fmt: skip
+            await _first_of(self.stopping, self._changed, timeout=wait)
+
+    async def _may_try_again(self) -> bool:
+        """After a child could not load the app."""
+        if self._waits_for_change:
+            log.error("app_not_loaded app=%s: save a change to try again", self.plan.app_spec)
+            await _first_of(self.stopping, self._changed, timeout=None)
+            return not self.stopping.is_set()
+        if self._has_worked:
+            # It worked before: perhaps a deployment is half done. The other children go on.
+            await _first_of(self.stopping, timeout=5.0)
+            return not self.stopping.is_set()
+        self._exit_code = 1
+        self.stop()
+        return False
+
+    async def _start(self, number: int) -> Child:
+        report_r, report_w = os.pipe()
+        life_r, life_w = os.pipe()
+        plan = self.plan
+        orders = Orders(plan.options, plan.log_format, plan.log_level, report_w, life_r, os.getpid())
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "kairos.engine.child", plan.app_spec,
+                stdin=asyncio.subprocess.DEVNULL, pass_fds=(report_w, life_r),
+                env={**os.environ, "KAIROS_DATABASE_URL": plan.dsn, ENV: orders.to_text()},
+                # A group of its own: Ctrl-C reaches the parent alone, and what a dead child leaves can be killed.
+                process_group=0,
+            )  # fmt: skip
+        finally:
+            os.close(report_w)
+            os.close(life_r)
+        child = self.children[number] = Child(number, process, life_w)
+        child.listener = asyncio.create_task(self._listen(child, report_r))
+        if self.stopping.is_set():
+            child.ask_to_stop()
+        return child
+
+    async def _listen(self, child: Child, fd: int) -> None:
+        reader = asyncio.StreamReader()
+        pipe = os.fdopen(fd, "rb", 0)
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), pipe
+        )
+        try:
+            async for line in reader:
+                message = json.loads(line)
+                if "worker" in message:
+                    child.workers.append(UUID(message["worker"]))
+                    child.name = message["name"]
+                elif "ready" in message:
+                    child.is_ready = self._has_worked = True
+                    if self._on_ready is not None:
+                        self._on_ready(child)
+        finally:
+            transport.close()
+
+    async def _await_end(self, child: Child) -> int:
+        code = await child.process.wait()
+        del self.children[child.number]
+        os.close(child.life_fd)
+        if code:
+            # What it started goes with it: a step that runs on beside its own second attempt helps nobody.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(child.pid, signal.SIGKILL)
+        if child.listener is not None:
+            await asyncio.wait([child.listener], timeout=1)
+            child.listener.cancel()
+        if code and child.workers:
+            await self._bury(child, code)
+        return code
+
+    async def _bury(self, child: Child, code: int) -> None:
+        """Declare a dead child's worker dead and free its runs, without waiting for the lease."""
+        report = {"signal": signal_name(code), "pid": child.pid, "at": time.time()}
+        try:
+            for worker in child.workers:
+                params = {"id": worker, "report": canonical.encode_trusted(report)}
+                await self._session.execute("bury_worker", params)
+            freed = await self._session.execute("free_runs_of_dead")
+            await self._session.execute("notify", {"channel": "kairos_task", "payload": ""})
+            log.warning("worker_died worker=%s pid=%s %s runs_freed=%s", child.name, child.pid, ending(code),
+                        len(freed))  # fmt: skip
+        except KairosError as exc:
+            log.warning("worker_died worker=%s pid=%s %s; its lease will free its runs: %s", child.name, child.pid,
+                        ending(code), exc.message)  # fmt: skip
+
+    # -- signals and the deadline ------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _signals_handled(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        for number in numbers:
+            loop.add_signal_handler(number, self._on_signal, number)
+        try:
+            yield
+        finally:
+            for number in numbers:
+                loop.remove_signal_handler(number)
+
+    def _on_signal(self, number: int) -> None:
+        self._signals += 1
+        if self._signals == 1:
+            log.info("draining: what runs may end; a second signal stops at once")
+            self.stop()
+            return
+        self.kill(128 + number)
+
+    def kill(self, exit_code: int) -> None:
+        """End every child at once. Their runs are freed and go on elsewhere, or at the next start."""
+        self._exit_code = exit_code
+        self.stopping.set()
+        for child in self.children.values():
+            with contextlib.suppress(ProcessLookupError):
+                child.process.kill()
+
+    async def _enforce_the_deadline(self) -> None:
+        await self.stopping.wait()
+        await asyncio.sleep(self.plan.options.drain_timeout + DRAIN_MARGIN)
+        for child in self.children.values():
+            log.error("worker_stuck pid=%s: it did not drain in time and is killed", child.pid)
+        self.kill(1)
+
+
+def signal_name(code: int) -> str | None:
+    """The signal in a return code, if it was one."""
+    if code >= 0:
+        return None
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"
+
+
+def ending(code: int) -> str:
+    """`signal=SIGKILL` or `exit_code=1`, for log lines."""
+    name = signal_name(code)
+    return f"signal={name}" if name else f"exit_code={code}"
+
+
+async def _first_of(*events: asyncio.Event, timeout: float | None) -> None:
+    waiters = [asyncio.create_task(event.wait()) for event in events]
+    await asyncio.wait(waiters, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    for waiter in waiters:
+        waiter.cancel()
