@@ -20,6 +20,7 @@ from uuid import UUID
 
 from kairos.authoring.context import LogRecord, MetricRecord, StepContext
 from kairos.authoring.executor import Cancelled, Failed, Outcome, Succeeded, run_attempt
+from kairos.authoring.step import Step
 from kairos.authoring.threads import Threads
 from kairos.domain.commands import (
     ClaimRun,
@@ -137,8 +138,12 @@ class InlineRun:
                 if isinstance(event, StepStarted):
                     self._begin(event)
 
+    def step(self, name: str) -> Step[..., Any]:
+        """The step to run under this name; a test may put another in its place."""
+        return self.workflow.steps[name]
+
     def _begin(self, event: StepStarted) -> None:
-        step = self.workflow.steps[event.step]
+        step = self.step(event.step)
         upstream = {name: _bytes(self.state.steps[name].output) for name in step.spec.needs.values()}
         attempt = run_attempt(
             step,

@@ -74,7 +74,7 @@ class Redaction:
     """
 
     fields: Iterable[str] = ()
-    patterns: Iterable[str | re.Pattern[str]] = ()
+    patterns: Iterable[str | re.Pattern[str]] | re.Pattern[str] = ()
     values: Iterable[str] = field(default=(), repr=False)
 
     _names: re.Pattern[str] | None = field(init=False, repr=False, compare=False)
@@ -88,7 +88,8 @@ class Redaction:
             if len(value) < MIN_VALUE:
                 raise DefinitionError(f"Redaction(values=...): a value needs at least {MIN_VALUE} characters")
         object.__setattr__(self, "_names", _compile_names(tuple(self.fields)))
-        object.__setattr__(self, "_patterns", tuple(map(_compile_pattern, self.patterns)))
+        patterns: Any = self.patterns
+        object.__setattr__(self, "_patterns", tuple(map(_compile_pattern, patterns)))
         object.__setattr__(self, "_variants", tuple({v: None for value in self.values for v in _variants(value)}))
 
 

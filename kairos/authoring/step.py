@@ -60,6 +60,7 @@ class Step(Generic[P, R]):
         output_adapter: checks, encodes and decodes what it returns.
     """
 
+    __name__: str
     __wrapped__: Callable[P, R]
 
     def __init__(

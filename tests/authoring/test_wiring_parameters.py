@@ -146,7 +146,7 @@ def test_a_step_further_down_is_explained_with_the_cycle_it_could_close() -> Non
     with pytest.raises(DefinitionError, match="that is a cycle: email -> ship -> email"):
 
         @wf.step
-        def email(ship: str) -> None: ...  # type: ignore[no-redef]
+        def email(ship: str) -> None: ...
 
 
 def test_a_step_cannot_wait_for_itself() -> None:
@@ -154,7 +154,7 @@ def test_a_step_cannot_wait_for_itself() -> None:
     for options in ({"after": ["loop"]}, {"needs": {"x": "loop"}}):
         with pytest.raises(DefinitionError, match="waits for itself, a cycle: loop -> loop"):
 
-            @wf.step(**options)  # type: ignore[call-overload, untyped-decorator]
+            @wf.step(**options)
             def loop(x: int = 1) -> int:
                 return x
 

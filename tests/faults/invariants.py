@@ -128,7 +128,9 @@ def _check_log(head: Head, data: Export, wrong: list[str]) -> RunState:
     if head.status in _ENDED and sum(ends[f"run_{status.lower()}"] for status in _ENDED) != 1:
         wrong.append(f"{head.id}: I5: {ends} end a run that is {head.status}")
     if (head.id in data.failures) != (head.status in _ENDED and head.status != "DONE"):
-        wrong.append(f"{head.id}: I3: {head.status}, and it has {'a' if head.id in data.failures else 'no'} failure row")
+        wrong.append(
+            f"{head.id}: I3: {head.status}, and it has {'a' if head.id in data.failures else 'no'} failure row"
+        )
     return state
 
 

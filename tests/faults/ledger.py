@@ -73,9 +73,7 @@ class Ledger:
         return self._of("end", run, step)
 
     def _of(self, what: str, run: str | None, step: str | None) -> list[Entry]:
-        return [
-            e for e in self.entries() if e.what == what and run in (None, e.run) and step in (None, e.step)
-        ]
+        return [e for e in self.entries() if e.what == what and run in (None, e.run) and step in (None, e.step)]
 
     def open_bodies(self, pid: int) -> list[Entry]:
         """Bodies of one process that have begun and not ended."""

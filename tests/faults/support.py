@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
+import asyncio
 import os
 import random
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
 
 import kairos
+from kairos.store.connect import Session
+from kairos.store.verify import verify_all
 from tests.faults import invariants
 from tests.faults.ledger import Entry, Ledger
 from tests.faults.processes import until
@@ -55,12 +58,17 @@ def verdict(admin_dsn: str, ledger: Ledger | Iterable[Entry] = (), *, all_ended:
 
 
 def _verify(admin_dsn: str) -> None:
-    try:
-        verify = importlib.import_module("kairos.store.verify")
-    except ModuleNotFoundError:
-        return
-    found = verify.verify_all(admin_dsn)
-    assert not found, found
+    async def look() -> list[str]:
+        session = Session(admin_dsn, "kairos verify")
+        try:
+            return [f"{v.run_id}: {p.what}" async for v in verify_all(session) for p in v.problems]
+        finally:
+            await session.close()
+
+    # On a thread of its own: the caller may be inside an event loop.
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(lambda: asyncio.run(look())).result()
+    assert not found, "\n".join(found[:40])
 
 
 def statuses(client: kairos.Client, runs: Iterable[kairos.Run]) -> set[str]:

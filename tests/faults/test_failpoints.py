@@ -104,9 +104,7 @@ def test_runs_end_after_an_owner_was_killed_on_the_slow_path(
     verdict(database.admin_dsn, crew.ledger)
 
 
-def test_runs_end_after_their_helper_was_killed(
-    crew: Crew, database: TestDatabase, client: kairos.Client
-) -> None:
+def test_runs_end_after_their_helper_was_killed(crew: Crew, database: TestDatabase, client: kairos.Client) -> None:
     crew.start(queues="default")
     cases = [(p, n) for n in (1, 2) for p in SLOW_POINTS] + [("before_body", 1), ("after_body", 1)]
     victims = [

@@ -57,7 +57,7 @@ def test_an_untouched_run_is_clean(database: TestDatabase) -> None:
 @pytest.mark.parametrize(
     ("tampering", "check", "seq"),
     [
-        ("update kairos.event set body = replace(convert_from(body, 'UTF8'), 'duration', 'durations')::bytea"
+        ("update kairos.event set body = convert_to(replace(convert_from(body, 'UTF8'), 'duration', 'durations'), 'UTF8')"
          " where seq = 4", "chain", 4),
         ("update kairos.event set at = at + interval '1 microsecond' where seq = 3", "chain", 3),
         ("update kairos.event set token = 9 where seq = 6", "chain", 6),
@@ -77,8 +77,8 @@ def test_an_untouched_run_is_clean(database: TestDatabase) -> None:
         ("update kairos.run set priority = 1", "projection", None),
         ("update kairos.blob set data = 'y'", "blob", 1),
         ("delete from kairos.blob", "blob", 1),
-        ("update kairos.definition set body = replace(convert_from(body, 'UTF8'), 'crash_limit\":3',"
-         " 'crash_limit\":4')::bytea", "definition", None),
+        ("update kairos.definition set body = convert_to(replace(convert_from(body, 'UTF8'), 'crash_limit\":3',"
+         " 'crash_limit\":4'), 'UTF8')", "definition", None),
         ("insert into kairos.failure values ((select id from kairos.run), now(), 'two', 'FAILED', null, 'e', 'g')",
          "failure", None),
         ("insert into kairos.task select id, '', workflow, fingerprint, queue, priority, now() from kairos.run",

@@ -1,0 +1,35 @@
+"""Declares the commands that check: verify, doctor."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from kairos.cli.commands import options as o
+
+
+def verify(
+    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="One run; default: all of them.")] = None,
+    *,
+    every: Annotated[bool, typer.Option("--all", help="Every run of the database.")] = False,
+    database_url: o.Url = None,
+    json: o.Json = False,
+) -> int:
+    """Prove that histories are whole: hash chain, numbering, rules, stored state, payloads. Exit code 0 or 1."""
+    from kairos.cli.verifying import verify_runs
+
+    return verify_runs(None if every else run, url=database_url, as_json=json)
+
+
+def doctor(*, database_url: o.Url = None, json: o.Json = False) -> int:
+    """Look for what is wrong or soon will be. Exit code 1 if something is."""
+    from kairos.cli.consulting import consult
+
+    return consult(url=database_url, as_json=json)
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the tree."""
+    for command in (verify, doctor):
+        app.command(rich_help_panel=o.CHECKING)(command)

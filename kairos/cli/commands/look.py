@@ -1,0 +1,107 @@
+"""Declares the commands that show runs: runs, show, events, state, watch, why, workflows."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from kairos.cli.commands import options as o
+
+
+def runs(
+    *,
+    workflow: Annotated[str | None, typer.Option(help="Only runs of this workflow.")] = None,
+    status: Annotated[
+        list[str] | None, typer.Option("--status", "-s", metavar="STATUS", help="failed, running, ...; may be repeated.")
+    ] = None,
+    key: Annotated[str | None, typer.Option(help="Only the runs with this idempotency key.")] = None,
+    label: Annotated[list[str] | None, typer.Option("--label", "-l", metavar="NAME=VALUE", help="May be repeated.")] = None,
+    since: Annotated[str | None, typer.Option(metavar="2h|TIME", help="Created at or after: 2h ago, or ISO 8601.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="2h|TIME", help="Created before.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="Runs per page.")] = 20,
+    before: Annotated[str | None, typer.Option(metavar="RUN", help="The next page: runs older than this one.")] = None,
+    database_url: o.Url = None,
+    json: o.Json = False,
+) -> int:
+    """List runs, newest first."""
+    from kairos.cli.listing import RunFilter, list_runs
+
+    wanted = RunFilter(workflow, tuple(status or ()), key, tuple(label or ()), since, until, before, limit)
+    return list_runs(wanted, url=database_url, as_json=json)
+
+
+def show(
+    run: o.Run,
+    *,
+    all_steps: Annotated[bool, typer.Option("--all", help="Every step, however many there are.")] = False,
+    database_url: o.Url = None,
+    json: o.Json = False,
+) -> int:
+    """Everything about one run: steps, attempts, timeline, error, output."""
+    from kairos.cli.showing import show_run
+
+    return show_run(run, url=database_url, as_json=json, all_steps=all_steps)
+
+
+def events(
+    run: o.Run,
+    *,
+    after: Annotated[int, typer.Option(metavar="SEQ", min=0, help="Only events after this number.")] = 0,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
+    step: Annotated[list[str] | None, typer.Option(help="Only events of this step; may be repeated.")] = None,
+    kind: Annotated[list[str] | None, typer.Option(help="Only this kind, such as step_failed; may be repeated.")] = None,
+    database_url: o.Url = None,
+    json: o.Json = False,
+) -> int:
+    """The history of a run, event by event."""
+    from kairos.cli.history import EventFilter, show_events
+
+    wanted = EventFilter(after, frozenset(step or ()), frozenset(kind or ()))
+    return show_events(run, wanted, follow=follow, url=database_url, as_json=json)
+
+
+def state(
+    run: o.Run,
+    *,
+    at: Annotated[int | None, typer.Option(metavar="SEQ", min=0, help="After this event; default: now.")] = None,
+    database_url: o.Url = None,
+    json: o.Json = False,
+) -> int:
+    """What was true after event SEQ: the run as it stood at that moment."""
+    from kairos.cli.past import show_state
+
+    return show_state(run, at=at, url=database_url, as_json=json)
+
+
+def watch(
+    run: o.Run,
+    *,
+    timeout: Annotated[str | None, typer.Option(metavar="30s", help="Give up after this; exit code 124.")] = None,
+    database_url: o.Url = None,
+    json: o.Json = False,
+) -> int:
+    """Follow a run live. Exit code: 0 done, 10 failed, 11 cancelled, 12 expired."""
+    from kairos.cli.watching import watch_run
+
+    return watch_run(run, timeout=timeout, url=database_url, as_json=json)
+
+
+def why(run: o.Run, *, database_url: o.Url = None, json: o.Json = False) -> int:
+    """Say what a run waits for, in one sentence."""
+    from kairos.cli.reasons import tell_why
+
+    return tell_why(run, url=database_url, as_json=json)
+
+
+def workflows(*, database_url: o.Url = None, json: o.Json = False) -> int:
+    """Registered workflows, who serves them, what waits."""
+    from kairos.cli.registry import list_workflows
+
+    return list_workflows(url=database_url, as_json=json)
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the tree."""
+    for command in (runs, show, watch, why, events, state, workflows):
+        app.command(rich_help_panel=o.LOOKING)(command)

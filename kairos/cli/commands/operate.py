@@ -1,0 +1,70 @@
+"""Declares the commands for whoever operates Kairos: migrate, config, embedded, version."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from kairos.cli.commands import options as o
+
+
+def migrate(
+    *,
+    grant_to: Annotated[
+        str | None,
+        typer.Option(metavar="ROLE", help="A role for workers and clients: it gets what they need, and no more."),
+    ] = None,
+    database_url: o.Url = None,
+    json: o.Json = False,
+) -> int:
+    """Bring the database schema up to date."""
+    from kairos.cli.operating import migrate_schema
+
+    return migrate_schema(grant_to=grant_to, url=database_url, as_json=json)
+
+
+def config(*, app: o.AppSpec = None, json: o.Json = False) -> int:
+    """Every setting: value, default, where it comes from."""
+    from kairos.cli.configuration import show_config
+
+    return show_config(app=app, as_json=json)
+
+
+def version(*, json: o.Json = False) -> int:
+    """The version of Kairos."""
+    from kairos.cli.configuration import show_version
+
+    return show_version(as_json=json)
+
+
+embedded = typer.Typer(
+    help="The embedded Postgres of this folder.", no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False
+)
+
+
+@embedded.command()
+def status(*, json: o.Json = False) -> int:
+    """Whether it runs, who uses it, where its data and log are."""
+    from kairos.cli.operating import embedded_status
+
+    return embedded_status(as_json=json)
+
+
+@embedded.command()
+def stop(
+    *,
+    force: Annotated[bool, typer.Option("--force", help="Even while others use it.")] = False,
+    json: o.Json = False,
+) -> int:
+    """Stop it. It starts again when it is next needed."""
+    from kairos.cli.operating import stop_embedded
+
+    return stop_embedded(force=force, as_json=json)
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the tree."""
+    for command in (migrate, config, version):
+        app.command(rich_help_panel=o.OPERATING)(command)
+    app.add_typer(embedded, name="embedded", rich_help_panel=o.OPERATING)

@@ -1,0 +1,34 @@
+"""Arguments that many commands share, said once."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Run = Annotated[str, typer.Argument(metavar="RUN", help="Beginning or end of a run's id, or `last`.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Url = Annotated[
+    str | None,
+    typer.Option(
+        "--database-url",
+        metavar="URL",
+        help="Postgres to use. Better: KAIROS_DATABASE_URL, which `ps` does not show. Default: the embedded one.",
+        show_default=False,
+    ),
+]
+AppSpec = Annotated[
+    str | None,
+    typer.Option(
+        "--app",
+        metavar="MODULE:APP",
+        help="The app, as module:name or file.py:name. Default: KAIROS_APP, else \\[tool.kairos] in pyproject.toml.",
+        show_default=False,
+    ),
+]
+LogFormat = Annotated[str, typer.Option("--log-format", metavar="text|json", help="How workers write their log.")]
+
+RUNNING = "Run things"
+LOOKING = "Look at runs"
+CHECKING = "Check"
+OPERATING = "Operate"

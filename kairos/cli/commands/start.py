@@ -1,0 +1,111 @@
+"""Declares the commands that make things run: demo, dev, run, cancel, worker."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from kairos.cli.commands import options as o
+
+
+def demo(
+    *,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the demo's database for a look around.")] = False,
+) -> int:
+    """Run a real workflow, kill its worker, watch it recover. Under a minute."""
+    from kairos.cli.demo import run_demo
+
+    return run_demo(keep=keep)
+
+
+def dev(
+    *,
+    app: o.AppSpec = None,
+    concurrency: Annotated[int | None, typer.Option(help="Steps that run at once.", show_default=False)] = None,
+    queues: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Queues to serve; default: all that the app uses.", show_default=False)
+    ] = None,
+    database_url: o.Url = None,
+) -> int:
+    """Database and worker in one terminal; reloads when a Python file here changes."""
+    from kairos.cli.workers import develop
+
+    return develop(app=app, concurrency=concurrency, queues=queues, url=database_url)
+
+
+def run(
+    workflow: Annotated[str, typer.Argument(metavar="WORKFLOW", help="Name of a workflow or job.")],
+    *,
+    input: Annotated[
+        str | None,
+        typer.Option("--input", "-i", metavar="JSON|@FILE|-", help="The input: JSON, @file, or - for standard input."),
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait for the end and print the output.")] = False,
+    timeout: Annotated[
+        str | None, typer.Option(metavar="30s", help="With --wait: how long at most; exit code 124 after that.")
+    ] = None,
+    key: Annotated[str | None, typer.Option(help="Idempotency key: the same key is the same run.")] = None,
+    label: Annotated[list[str] | None, typer.Option("--label", "-l", metavar="NAME=VALUE", help="May be repeated.")] = None,
+    queue: Annotated[str | None, typer.Option(help="Another queue than the workflow's.")] = None,
+    priority: Annotated[int | None, typer.Option(min=1, max=10, help="1 to 10; higher goes first.")] = None,
+    ttl: Annotated[str | None, typer.Option(metavar="1h", help="How long it may wait for a worker.")] = None,
+    app: o.AppSpec = None,
+    database_url: o.Url = None,
+    json: o.Json = False,
+) -> int:
+    """Start a run of a workflow or job.
+
+    With an app its definition and types are used; without one, the definition that was registered last.
+    """
+    from kairos.cli.starting import StartRequest, start_run
+
+    request = StartRequest(workflow, input, key, tuple(label or ()), queue, priority, ttl)
+    return start_run(request, app=app, url=database_url, wait=wait, timeout=timeout, as_json=json)
+
+
+def cancel(
+    run: o.Run,
+    *,
+    reason: Annotated[str, typer.Option(help="Kept in the run's history.")] = "cancelled from the command line",
+    database_url: o.Url = None,
+    json: o.Json = False,
+) -> int:
+    """Stop a run: nothing new starts, running steps are told."""
+    from kairos.cli.starting import cancel_run
+
+    return cancel_run(run, reason, url=database_url, as_json=json)
+
+
+def worker(
+    *,
+    app: o.AppSpec = None,
+    processes: Annotated[
+        int | None, typer.Option("--processes", "-p", min=1, max=256, help="Worker processes.", show_default="1")
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option("--concurrency", "-c", min=1, max=10_000, help="Steps at once, per process.", show_default="100")
+    ] = None,
+    queues: Annotated[
+        str | None, typer.Option("--queues", "-q", metavar="A,B", help="Queues to serve.", show_default="default")
+    ] = None,
+    lease: Annotated[
+        str | None, typer.Option(metavar="15s", help="A silent worker is given up after this.", show_default="15s")
+    ] = None,
+    drain_timeout: Annotated[
+        str | None, typer.Option(metavar="30s", help="What running steps get at shutdown.", show_default="30s")
+    ] = None,
+    log_format: o.LogFormat = "text",
+    database_url: o.Url = None,
+) -> int:
+    """Run the app's workflows until stopped. Ctrl-C drains; twice stops at once."""
+    from kairos.cli.workers import work
+
+    given = {"queues": queues, "concurrency": concurrency, "lease": lease, "drain_timeout": drain_timeout}
+    return work(app=app, processes=processes, given=given, log_format=log_format, url=database_url)
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the tree."""
+    for command in (demo, dev, worker, run, cancel):
+        app.command(rich_help_panel=o.RUNNING)(command)

@@ -1,0 +1,155 @@
+"""`kairos run` and `kairos cancel`: start a run, wait for it, stop it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.text import Text
+
+from kairos.authoring import Workflow
+from kairos.authoring.loading import load_app
+from kairos.cli import exits, words
+from kairos.cli.apps import choose_app
+from kairos.cli.database import connected
+from kairos.cli.terminal import err, is_live, out, print_json, safe
+from kairos.cli.waiting import Ending, ending_of, print_ending, wait_for
+from kairos.client import AsyncClient, AsyncRun
+from kairos.domain.duration import parse_duration
+from kairos.errors import ConfigError, PayloadError, WorkflowNotFound
+
+
+@dataclass(frozen=True, slots=True)
+class StartRequest:
+    """What was typed; nothing of it is checked yet."""
+
+    workflow: str
+    input: str | None
+    key: str | None
+    labels: tuple[str, ...]
+    queue: str | None
+    priority: int | None
+    ttl: str | None
+
+
+def start_run(
+    request: StartRequest, *, app: str | None, url: str | None, wait: bool, timeout: str | None, as_json: bool
+) -> int:
+    """Start, and with `wait` follow to the end."""
+    value = read_input(request.input)
+    labels = read_labels(request.labels)
+    seconds = None if timeout is None else parse_duration(timeout, what="--timeout").total_seconds()
+    if timeout is not None and not wait:
+        raise ConfigError("--timeout says how long --wait waits", hint="Add --wait.")
+    target = _target(request.workflow, app)
+
+    async def work() -> int:
+        async with connected(url, may_create=True) as client:
+            run = await client.start(
+                target, value, key=request.key, labels=labels or None, queue=request.queue,
+                priority=request.priority, ttl=request.ttl,
+            )  # fmt: skip
+            await run.refresh()
+            if not wait:
+                _print_started(run, as_json)
+                return exits.OK
+            if not as_json:
+                _announce(run)
+            ending = await wait_for(client, run, seconds, is_quiet=as_json)
+            print_ending(ending, as_json=as_json)
+            return ending.exit_code
+
+    return asyncio.run(work())
+
+
+def _target(name: str, app: str | None) -> Workflow | str:
+    """The workflow of the app if there is one, else its name, for the definition that was registered last."""
+    choice = choose_app(app)
+    if choice is None:
+        return name
+    loaded = load_app(choice.spec)
+    if name not in loaded.workflows and app is None:
+        return name  # the app was not named on this command line; the database may know the workflow
+    return loaded.get(name)
+
+
+def read_input(text: str | None) -> Any:
+    """The value of `--input`. Raises PayloadError, with the place of the mistake."""
+    if text is None:
+        return None
+    where = "--input"
+    if text == "-":
+        where, text = "standard input", sys.stdin.read()
+    elif text.startswith("@"):
+        where = text[1:]
+        try:
+            text = Path(where).read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as exc:
+            raise PayloadError(f"--input: {where} cannot be read: {exc}") from exc
+    try:
+        return json.loads(text)
+    except ValueError as exc:
+        raise PayloadError(
+            f"{where} is not JSON: {exc}",
+            hint="Write it as '{\"name\": \"value\"}' (in single quotes), as @file.json, or as - for standard input.",
+        ) from None
+
+
+def read_labels(given: tuple[str, ...]) -> dict[str, str]:
+    """`--label name=value` as a dict. Raises ConfigError."""
+    labels: dict[str, str] = {}
+    for item in given:
+        name, sep, value = item.partition("=")
+        if not sep or not name or not value:
+            raise ConfigError(f"--label {item!r} is not NAME=VALUE")
+        labels[name] = value
+    return labels
+
+
+def _announce(run: AsyncRun) -> None:
+    text = Text.assemble(safe(run.info.workflow), ("  ", ""), (run.id, "bold"))
+    (out() if is_live() else err()).print(text)
+
+
+def _print_started(run: AsyncRun, as_json: bool) -> None:
+    if as_json:
+        print_json({"run": run.info.to_json()})
+        return
+    text = Text.assemble(safe(run.info.workflow), "  ", (run.id, "bold"), "  ", words.status_text(run.status))
+    console = out()
+    console.print(text, soft_wrap=True)
+    if console.is_terminal:
+        console.print(f"kairos watch {words.short_id(run.id)}", style="dim")
+
+
+def cancel_run(name: str, reason: str, *, url: str | None, as_json: bool) -> int:
+    """Ask for a run to stop, and say what that means for it."""
+
+    async def work() -> int:
+        async with connected(url) as client:
+            run = await client.get_run(name)
+            was = run.status
+            await client.cancel(run.info.id, reason)
+            await run.refresh()
+            if as_json:
+                print_json({"run": run.info.to_json(), "was": was.value})
+            else:
+                _print_cancelled(run, was.is_terminal)
+            return exits.OK
+
+    return asyncio.run(work())
+
+
+def _print_cancelled(run: AsyncRun, had_ended: bool) -> None:
+    line = Text.assemble((words.short_id(run.id), "bold"), "  ", words.status_text(run.status), "  ")
+    if had_ended:
+        line.append("it had ended already; nothing was changed", "dim")
+    elif run.status.is_terminal:
+        line.append("stopped")
+    else:
+        line.append("nothing new starts; running steps have been told and get KAIROS_CANCEL_GRACE to end")
+    out().print(line)
