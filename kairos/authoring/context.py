@@ -67,6 +67,7 @@ class StepContext:
         token: the fence of this attempt: larger than that of any attempt before it in the run.
         workflow: the workflow's name.
         app: the app's name.
+        connection: what a parameter annotated as a psycopg connection receives; None outside such a step.
         last_heartbeat: monotonic time of the last `heartbeat()`; 0.0 if there was none.
     """
 
@@ -80,6 +81,7 @@ class StepContext:
         "_sink",
         "app",
         "attempt",
+        "connection",
         "last_heartbeat",
         "redactor",
         "run_id",
@@ -107,6 +109,7 @@ class StepContext:
         self.workflow = workflow
         self.app = app
         self.redactor = Redactor(redaction)
+        self.connection: Any = None
         self.last_heartbeat = 0.0
         self._sink = sink
         self._reason: str | None = None

@@ -29,6 +29,7 @@ _EXACT: tuple[Any, ...] = (dict, list, str, int, float, bool, None)
 _BUILT_BY_CLASS = frozenset({"model", "dataclass", "typed-dict", "function-plain", "function-wrap", "custom-error"})
 _OPEN = frozenset({"any", "is-instance", "is-subclass", "callable", "function-plain", "function-wrap"})
 _NUMBERS = frozenset({"float", "decimal", "complex"})
+_UNIONS = frozenset({"union", "tagged-union"})
 _NATIVE = frozenset({"str", "int", "float", "bool", "none", "any"})
 
 
@@ -46,7 +47,7 @@ def build_adapter(annotation: Any, label: str, names: dict[str, Any] | None) -> 
         if not kinds & _BUILT_BY_CLASS:
             adapter = _adapter(annotation, _STRICT)
     except PydanticUserError as exc:
-        first = str(exc).split("\n", 1)[0]
+        first = str(exc).split("\n", 1)[0].split(". Set `arbitrary", 1)[0]
         raise DefinitionError(f"values of type {label} cannot be stored: {first}", hint=_STORABLE) from None
     if "generator" in kinds:
         raise DefinitionError(
@@ -123,19 +124,22 @@ def _general_encoder(adapter: TypeAdapter[Any]) -> Encoder:
     )
     kinds = set(_kinds(adapter.core_schema))
     takes_anything = not kinds.isdisjoint(_OPEN)
+    is_union = not kinds.isdisjoint(_UNIONS)
     takes_nan = takes_anything or not kinds.isdisjoint(_NUMBERS)
 
     def encode(value: Any) -> bytes:
         checked = validate(value)
         if takes_anything:
             _refuse_iterators(checked)
-        raw = canonical.encode_plain(dump(checked, mode="json", by_alias=True, warnings=False))
+        raw = canonical.encode_plain(dump(checked, mode="json", by_alias=True, round_trip=True, warnings=False))
         if takes_nan and b"null" in raw:
             # pydantic writes NaN as null unless told otherwise: the value would come back changed.
             _refuse_nan(dump(checked, mode="python", by_alias=True, warnings=False))
         # A model that was changed after it was built, or an alias that only works in one direction, shows
         # here, in the step that made it, rather than in the step that reads it.
-        load(raw)
+        back = load(raw)
+        if is_union:
+            _refuse_confusion(dump(checked, mode="python"), dump(back, mode="python"))
         return raw
 
     return encode
@@ -238,6 +242,20 @@ def _refuse_nan(value: Any) -> None:
     for item, path in _walk(value):
         if isinstance(item, float) and not math.isfinite(item):
             raise _refuse(path, f"is {item!r}, which JSON does not have")
+
+
+def _refuse_confusion(made: Any, read: Any) -> None:
+    # `str | date` is the classic: as JSON both are text, and the first one that fits is read.
+    pairs = [(made, read, "$")]
+    while pairs:
+        before, after, path = pairs.pop()
+        if type(before) is not type(after):
+            was, becomes = type(before).__name__, type(after).__name__
+            raise _refuse(path, f"is a {was}, but would be read back as a {becomes}: as JSON the two look the same")
+        if isinstance(before, dict):
+            pairs += [(before[k], after[k], f"{path}.{k}") for k in before.keys() & after.keys()]
+        elif isinstance(before, list | tuple):
+            pairs += [(*pair, f"{path}[{i}]") for i, pair in enumerate(zip(before, after, strict=False))]
 
 
 def _refuse(path: str, why: str) -> PayloadError:

@@ -136,15 +136,7 @@ async def _run_in_thread(
         return _judge(step, ctx, exc)
     timer = None if seconds is None else call.loop.call_later(seconds, _expire, call)
     try:
-        return await call.future
-    except _OutOfTime:
-        ctx.cancel("timeout")
-        stack = frames_of(call.thread)
-        _abandon(threads, call, ctx, started)
-        error = describe_error(_timeout_error(step, seconds), ctx.redactor)
-        retryable = step.retry.is_retryable(_timeout_error(step, seconds))
-        where = describe_stack(stack, ctx.redactor)
-        return Failed(ErrorInfo(error.type, error.message, where, hint=_STUCK), retryable, timed_out=True)
+        outcome = await call.future
     except asyncio.CancelledError:
         was_asked = ctx.cancelled
         ctx.cancel("nobody waits for this step any more")
@@ -153,10 +145,33 @@ async def _run_in_thread(
             raise
         _uncancel()
         # It may have ended at the very moment in which it was cancelled; then its outcome counts.
-        return Cancelled() if call.future.cancelled() else call.future.result()
+        outcome = Cancelled() if call.future.cancelled() else call.future.result()
     finally:
         if timer is not None:
             timer.cancel()
+    return outcome or _out_of_time(step, ctx, call, threads, seconds, started)
+
+
+def _expire(call: Call[Outcome | None]) -> None:
+    if not call.future.done():
+        call.future.set_result(None)
+
+
+def _out_of_time(
+    step: Step[..., Any],
+    ctx: StepContext,
+    call: Call[Outcome | None],
+    threads: Threads,
+    seconds: float | None,
+    started: float,
+) -> Failed:
+    ctx.cancel("timeout")
+    where = describe_stack(frames_of(call.thread), ctx.redactor)
+    _abandon(threads, call, ctx, started)
+    timeout = _timeout_error(step, seconds)
+    error = describe_error(timeout, ctx.redactor)
+    error = ErrorInfo(error.type, error.message, where, hint=_STUCK)
+    return Failed(error, step.retry.is_retryable(timeout), timed_out=True)
 
 
 _STUCK = (
@@ -165,16 +180,7 @@ _STUCK = (
 )
 
 
-class _OutOfTime(Exception):
-    """The thread did not finish in time."""
-
-
-def _expire(call: Call[Outcome]) -> None:
-    if not call.future.done():
-        call.future.set_exception(_OutOfTime())
-
-
-def _call(step: Step[..., Any], ctx: StepContext, run_input: bytes, upstream: Mapping[str, bytes]) -> Outcome:
+def _call(step: Step[..., Any], ctx: StepContext, run_input: bytes, upstream: Mapping[str, bytes]) -> Outcome | None:
     """A whole attempt, in its thread: also decoding and encoding, which may take long for large values."""
     try:
         arguments = step.bind(ctx, run_input, upstream)
@@ -225,7 +231,7 @@ def _not_awaited(step: Step[..., Any], value: Any) -> PayloadError:
     )
 
 
-def _abandon(threads: Threads, call: Call[Outcome], ctx: StepContext, started: float) -> None:
+def _abandon(threads: Threads, call: Call[Outcome | None], ctx: StepContext, started: float) -> None:
     threads.abandon(call, run_id=ctx.run_id, step=ctx.step, attempt=ctx.attempt, started=started)
 
 

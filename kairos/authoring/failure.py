@@ -35,7 +35,7 @@ def describe_error(exc: BaseException, redactor: Redactor | None = None) -> Erro
     rules = redactor or Redactor()
     try:
         return _describe(exc, rules)
-    except Exception:
+    except BaseException:
         # Nothing above should raise; if something does, the failure itself must still be recorded.
         return ErrorInfo(type_name(type(exc)), "(the details of this error could not be read)")
 

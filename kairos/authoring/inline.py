@@ -49,9 +49,9 @@ MAX_PARALLEL = 32
 Clock = Callable[[], datetime]
 
 
-def run_inline(workflow: Workflow, value: Any, *, sleep: bool, clock: Clock | None) -> Any:
+def run_inline(workflow: Workflow, value: Any, *, sleep: bool, clock: Clock | None, connection: Any = None) -> Any:
     """Run and return the output. Works inside a running event loop too, blocking it."""
-    run = InlineRun(workflow, value, sleep=sleep, clock=clock)
+    run = InlineRun(workflow, value, sleep=sleep, clock=clock, connection=connection)
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -68,8 +68,15 @@ class InlineRun:
     """
 
     def __init__(
-        self, workflow: Workflow, value: Any = None, *, sleep: bool = False, clock: Clock | None = None
+        self,
+        workflow: Workflow,
+        value: Any = None,
+        *,
+        sleep: bool = False,
+        clock: Clock | None = None,
+        connection: Any = None,
     ) -> None:
+        self._connection = connection
         self.workflow = workflow
         self.history: list[Recorded] = []
         self._sleep = sleep
@@ -232,6 +239,7 @@ class _InlineContext(StepContext):
             redaction=workflow.app.redaction,
         )
         self._run = run
+        self.connection = run._connection
 
     def raised(self, error: BaseException) -> None:
         self._run._errors[self.step] = error

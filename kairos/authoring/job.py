@@ -12,7 +12,7 @@ from kairos.authoring.options import MaybeDuration
 from kairos.authoring.signature import MISSING, Parameter, Signature, read_signature
 from kairos.authoring.step import Plan, Source, Step
 from kairos.authoring.values import ValueType
-from kairos.authoring.wiring import is_context
+from kairos.authoring.wiring import check_connection, is_connection, is_context
 from kairos.authoring.workflow import Workflow
 from kairos.domain.duration import Duration
 from kairos.domain.graph import DEFAULT_CRASH_LIMIT, StepSpec
@@ -52,14 +52,15 @@ class Job(Workflow, Generic[P, R]):
     ) -> None:
         super().__init__(app, name, queue=queue, priority=priority, ttl=ttl, retry=retry, timeout=timeout)
         owner = f"job {name!r}"
+        signature = read_signature(fn, owner)
+        plan = _plan(app, owner, name, fn, signature)
         spec = StepSpec(
             name=name,
             retry=self.retry,
             timeout=self.timeout,
             crash_limit=options.check_count(crash_limit, "crash_limit", owner),
+            transactional=bool(plan.connection),
         )
-        signature = read_signature(fn, owner)
-        plan = _plan(app, owner, name, fn, signature)
         self.input_type = plan.model.type if plan.model else None
         output = app.type_of(signature.returns, signature.names, f"what {owner} returns")
         self.fn = fn
@@ -79,13 +80,18 @@ class Job(Workflow, Generic[P, R]):
 
 def _plan(app: App, owner: str, name: str, fn: Any, signature: Signature) -> Plan:
     context = tuple(p.name for p in signature.parameters if is_context(p.annotation))
-    inputs = [p for p in signature.parameters if p.name not in context and _is_input(app, p, signature, owner)]
+    connections = [p for p in signature.parameters if is_connection(p.annotation)]
+    for parameter in connections:
+        check_connection(owner, parameter, signature)
+    connection = tuple(p.name for p in connections)
+    given = (*context, *connection)
+    inputs = [p for p in signature.parameters if p.name not in given and _is_input(app, p, signature, owner)]
     if not inputs:
-        return Plan(context=context)
+        return Plan(context=context, connection=connection)
     attributes = {p.name: _attribute(p.name) for p in inputs}
     model = _build_model(name, getattr(fn, "__module__", None), inputs, attributes, owner)
     source = Source("", None, ValueType(model), f"the input of {owner}")
-    return Plan(context=context, fields=tuple(attributes.items()), model=source)
+    return Plan(context=context, connection=connection, fields=tuple(attributes.items()), model=source)
 
 
 def _is_input(app: App, parameter: Parameter, signature: Signature, owner: str) -> bool:

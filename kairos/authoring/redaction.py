@@ -96,10 +96,11 @@ class Redaction:
 class Redactor:
     """The rules of one attempt: those of its app, and the secrets revealed so far. Safe in any thread."""
 
-    __slots__ = ("_names", "_patterns", "_rules", "_search", "_values", "is_active")
+    __slots__ = ("_has_rules", "_names", "_outside", "_patterns", "_rules", "_search", "_values")
 
     def __init__(self, rules: Redaction | None = None) -> None:
-        self.is_active = False
+        self._has_rules = False
+        self._outside: tuple[str, ...] = ()
         self._rules: Redaction | None = None
         self._names: re.Pattern[str] | None = None
         self._patterns: tuple[re.Pattern[str], ...] = ()
@@ -107,15 +108,21 @@ class Redactor:
         self._search: re.Pattern[str] | None = None
         if rules is not None:
             self.adopt(rules)
-        if _REVEALED_OUTSIDE:
-            self._learn(tuple(_REVEALED_OUTSIDE))
+
+    @property
+    def is_active(self) -> bool:
+        """Whether there is anything to look for in inputs and outputs."""
+        if self._outside is not _revealed_outside:
+            self._outside = _revealed_outside
+            self._learn(self._outside)
+        return self._has_rules or bool(self._values)
 
     def adopt(self, rules: Redaction | None) -> None:
         """Follow the rules of an app, in addition to what is known already."""
         if rules is self._rules or rules is None:
             return
         self._rules, self._names, self._patterns = rules, rules._names, rules._patterns
-        self.is_active = self.is_active or bool(rules._names or rules._patterns)
+        self._has_rules = self._has_rules or bool(rules._names or rules._patterns)
         if rules._variants:
             self._learn(rules._variants)
 
@@ -127,22 +134,25 @@ class Redactor:
     @property
     def longest(self) -> int:
         """Length of the longest exact value: what is cut off must be cut after looking that far."""
-        return max(map(len, self._values), default=0)
+        return max(map(len, self._values), default=0) if self.is_active else 0
 
     def json(self, value: Any) -> Any:
         """Blank what the user's rules and revealed secrets say, in a plain JSON value."""
         if isinstance(value, str):
             return self._blank(value)
         if isinstance(value, dict):
-            return {
-                self._blank(key): PLACEHOLDER if self._is_named(key) and item is not None else self.json(item)
-                for key, item in value.items()
-            }
+            return {self._blank(key): self._field(key, item) for key, item in value.items()}
         if isinstance(value, list):
             return [self.json(item) for item in value]
         if self._values and type(value) in (int, float) and str(value) in self._values:
             return PLACEHOLDER
         return value
+
+    def _field(self, name: str, value: Any) -> Any:
+        if value is None or not self._is_named(name):
+            return self.json(value)
+        is_reference = isinstance(value, dict) and value.keys() == {"$secret"}
+        return value if is_reference else PLACEHOLDER
 
     def raw(self, raw: bytes) -> bytes:
         """The same for canonical bytes."""
@@ -159,13 +169,12 @@ class Redactor:
     def _learn(self, variants: tuple[str, ...]) -> None:
         self._values = tuple({**dict.fromkeys(self._values), **dict.fromkeys(variants)})
         self._search = None
-        self.is_active = True
 
     def _is_named(self, name: str) -> bool:
         return self._names is not None and self._names.fullmatch(_normal(name)) is not None
 
     def _blank(self, text: str) -> str:
-        if self._values:
+        if self.is_active and self._values:
             text = self._compiled().sub(PLACEHOLDER, text)
         for pattern in self._patterns:
             text = pattern.sub(PLACEHOLDER, text)
@@ -183,13 +192,15 @@ class Redactor:
 ATTEMPT: ContextVar[Redactor | None] = ContextVar("kairos_redactor", default=None)
 """The redactor of the attempt that runs here, for `Secret.reveal`."""
 
-_REVEALED_OUTSIDE: dict[str, None] = {}
+_revealed_outside: tuple[str, ...] = ()
 
 
 def reveal_outside(value: str) -> None:
     """Blank, in all attempts of this process, a secret that was revealed outside any attempt (at import)."""
+    global _revealed_outside
     if len(value) >= MIN_VALUE:
-        _REVEALED_OUTSIDE.update(dict.fromkeys(_variants(value)))
+        # A new tuple each time: running attempts see by its identity that there is something to learn.
+        _revealed_outside = tuple(dict.fromkeys((*_revealed_outside, *_variants(value))))
 
 
 def _variants(value: str) -> tuple[str, ...]:

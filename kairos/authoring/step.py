@@ -40,12 +40,14 @@ class Plan:
 
     Attributes:
         sources: parameters that receive a stored value whole.
+        connection: parameters that receive the psycopg connection of a transactional step.
         fields: of a job: (parameter, attribute of the input model), with `model` as that model's type.
         context: parameters that receive the context.
     """
 
     sources: tuple[Source, ...] = ()
     context: tuple[str, ...] = ()
+    connection: tuple[str, ...] = ()
     fields: tuple[tuple[str, str], ...] = ()
     model: Source | None = None
 
@@ -72,6 +74,7 @@ class Step(Generic[P, R]):
         signature: Signature,
         output: ValueType,
     ) -> None:
+        self.__name__ = spec.name
         functools.update_wrapper(self, fn, updated=())
         self.name = spec.name
         self.workflow = workflow
@@ -109,6 +112,13 @@ class Step(Generic[P, R]):
                 arguments[parameter] = getattr(model, attribute)
         for parameter in plan.context:
             arguments[parameter] = ctx
+        for parameter in plan.connection:
+            if ctx.connection is None:
+                raise PayloadError(
+                    f"step {self.name!r} is transactional, but there is no connection to give it",
+                    hint="Without a worker, pass one: run_inline(..., connection=conn).",
+                )
+            arguments[parameter] = ctx.connection
         return arguments
 
     def __repr__(self) -> str:

@@ -1,6 +1,7 @@
 """Decides what each parameter of a step receives, and which steps it waits for.
 
-In this order: the context (annotated StepContext), an explicit `needs=`, an earlier step of the same name,
+In this order: the context (annotated StepContext), the connection of a transactional step (annotated
+psycopg.Connection or AsyncConnection), an explicit `needs=`, an earlier step of the same name,
 the run's input (annotated with the workflow's input type, or named `input`), the parameter's own default.
 Anything else is refused on the line of the decorator.
 """
@@ -38,18 +39,23 @@ def wire(
     """How to call the step, and parameter -> step for the graph."""
     sources: list[Source] = []
     context: list[str] = []
+    connection: list[str] = []
     wired: dict[str, str] = {}
     _check_needs(name, signature, needs)
     for parameter in signature.parameters:
         if is_context(parameter.annotation):
             context.append(parameter.name)
             continue
+        if is_connection(parameter.annotation):
+            check_connection(f"step {name!r}", parameter, signature)
+            connection.append(parameter.name)
+            continue
         source = _source(name, parameter, signature, needs, around)
         if source is not None:
             sources.append(source)
             if source.step is not None:
                 wired[parameter.name] = source.step
-    return Plan(tuple(sources), tuple(context)), wired
+    return Plan(tuple(sources), tuple(context), tuple(connection)), wired
 
 
 def resolve_steps(name: str, given: Iterable[Any], around: Surroundings, workflow: object) -> list[str]:
@@ -62,6 +68,26 @@ def is_context(annotation: Any) -> bool:
     if isinstance(annotation, type):
         return issubclass(annotation, StepContext)
     return any(is_context(arg) for arg in typing.get_args(annotation)[:2] if isinstance(arg, type))
+
+
+def is_connection(annotation: Any) -> bool:
+    """Whether a parameter with this annotation receives a psycopg connection: its step is transactional."""
+    kind = typing.get_origin(annotation) or annotation
+    module, name = getattr(kind, "__module__", ""), getattr(kind, "__name__", "")
+    return str(module).partition(".")[0] == "psycopg" and name in ("Connection", "AsyncConnection")
+
+
+def check_connection(owner: str, parameter: Parameter, signature: Signature) -> None:
+    """Refuse a blocking connection in an async function, and the reverse. `owner` names it in the error."""
+    kind = typing.get_origin(parameter.annotation) or parameter.annotation
+    wanted = "AsyncConnection" if signature.is_async else "Connection"
+    if kind.__name__ != wanted:
+        what = "async" if signature.is_async else "a plain function"
+        raise DefinitionError(
+            f"{owner}: parameter {parameter.name!r} is a psycopg.{kind.__name__}, but the function is {what}",
+            hint=f"Annotate it psycopg.{wanted}.",
+            parameter=parameter.name,
+        )
 
 
 def _source(

@@ -196,25 +196,38 @@ class Workflow:
         what = f"the input of {self._kind} {self.name!r}"
         return self.input_type.encode_loosely(value, what, Redactor(self.app.redaction))
 
-    def run_inline(self, input: Any = None, *, sleep: bool = False, clock: Callable[[], datetime] | None = None) -> Any:
+    def run_inline(
+        self,
+        input: Any = None,
+        *,
+        sleep: bool = False,
+        clock: Callable[[], datetime] | None = None,
+        connection: Any = None,
+    ) -> Any:
         """Run it here and now, without a database, and return its output: of the one last step, or of all by name.
 
         Args:
             input: as for `encode_input`.
             sleep: wait between retries as a worker would; otherwise the pauses are skipped.
             clock: tells the time of events; the system's if left out.
+            connection: a psycopg connection for transactional steps; you commit or roll back.
 
         Raises:
             PayloadError: the input is not of the input type.
             RunFailed: a step failed for good; its exception is the cause.
         """
-        return inline.run_inline(self, input, sleep=sleep, clock=clock)
+        return inline.run_inline(self, input, sleep=sleep, clock=clock, connection=connection)
 
     async def arun_inline(
-        self, input: Any = None, *, sleep: bool = False, clock: Callable[[], datetime] | None = None
+        self,
+        input: Any = None,
+        *,
+        sleep: bool = False,
+        clock: Callable[[], datetime] | None = None,
+        connection: Any = None,
     ) -> Any:
         """`run_inline` for async code: the loop goes on meanwhile."""
-        return await inline.InlineRun(self, input, sleep=sleep, clock=clock).finish()
+        return await inline.InlineRun(self, input, sleep=sleep, clock=clock, connection=connection).finish()
 
     @property
     def _kind(self) -> str:
@@ -236,7 +249,7 @@ class Workflow:
         explicit = dict(zip(given, resolve_steps(name, given.values(), around, self), strict=True))
         plan, wired = wire(name, signature, explicit, around)
         waits = tuple(dict.fromkeys(resolve_steps(name, _listed(after, owner), around, self)))
-        spec = StepSpec(name=name, needs=wired, after=waits, **policies)
+        spec = StepSpec(name=name, needs=wired, after=waits, transactional=bool(plan.connection), **policies)
         output = self.app.type_of(signature.returns, signature.names, f"what {owner} returns")
         step: Step[..., Any] = Step(self, fn, spec, plan, signature, output)
         self._add(step)

@@ -44,12 +44,18 @@ async def reading(url: str | None) -> AsyncIterator[Reader]:
 
 
 @asynccontextmanager
-async def connected(url: str | None, *, may_create: bool = False) -> AsyncIterator[AsyncClient]:
-    """A client. `may_create`: an embedded database may be made if there is none yet."""
-    if not may_create and not (url or settings.read("database_url")):
-        _require_data()
-    async with AsyncClient(url, patience=PATIENCE) as client:
-        yield client
+async def connected(url: str | None, *, may_create: bool = False) -> AsyncIterator[tuple[AsyncClient, Reader]]:
+    """A client, and a reader beside it. `may_create`: an embedded database may be made if there is none."""
+    database = Database(url).require_schema() if may_create else open_existing(url)
+    try:
+        session = Session(database.dsn, "kairos cli", patience=PATIENCE)
+        try:
+            async with AsyncClient(database.dsn, patience=PATIENCE) as client:
+                yield client, Reader(session)
+        finally:
+            await session.close()
+    finally:
+        database.close()
 
 
 def _require_data() -> None:

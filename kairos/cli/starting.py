@@ -17,10 +17,10 @@ from kairos.cli import exits, words
 from kairos.cli.apps import choose_app
 from kairos.cli.database import connected
 from kairos.cli.terminal import err, is_live, out, print_json, safe
-from kairos.cli.waiting import Ending, ending_of, print_ending, wait_for
-from kairos.client import AsyncClient, AsyncRun
+from kairos.cli.waiting import print_ending, wait_quietly, wait_showing
+from kairos.client import AsyncRun
 from kairos.domain.duration import parse_duration
-from kairos.errors import ConfigError, PayloadError, WorkflowNotFound
+from kairos.errors import ConfigError, PayloadError
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def start_run(
     target = _target(request.workflow, app)
 
     async def work() -> int:
-        async with connected(url, may_create=True) as client:
+        async with connected(url, may_create=True) as (client, reader):
             run = await client.start(
                 target, value, key=request.key, labels=labels or None, queue=request.queue,
                 priority=request.priority, ttl=request.ttl,
@@ -57,10 +57,13 @@ def start_run(
             if not wait:
                 _print_started(run, as_json)
                 return exits.OK
-            if not as_json:
-                _announce(run)
-            ending = await wait_for(client, run, seconds, is_quiet=as_json)
-            print_ending(ending, as_json=as_json)
+            if as_json:
+                ending = await wait_quietly(reader, run.info.id, seconds)
+                print_json(ending.to_json())
+                return ending.exit_code
+            _announce(run)
+            ending = await wait_showing(reader, run.info.id, seconds)
+            print_ending(ending, timeout)
             return ending.exit_code
 
     return asyncio.run(work())
@@ -95,7 +98,7 @@ def read_input(text: str | None) -> Any:
     except ValueError as exc:
         raise PayloadError(
             f"{where} is not JSON: {exc}",
-            hint="Write it as '{\"name\": \"value\"}' (in single quotes), as @file.json, or as - for standard input.",
+            hint='Write it as \'{"name": "value"}\' (in single quotes), as @file.json, or as - for standard input.',
         ) from None
 
 
@@ -130,7 +133,7 @@ def cancel_run(name: str, reason: str, *, url: str | None, as_json: bool) -> int
     """Ask for a run to stop, and say what that means for it."""
 
     async def work() -> int:
-        async with connected(url) as client:
+        async with connected(url) as (client, _):
             run = await client.get_run(name)
             was = run.status
             await client.cancel(run.info.id, reason)

@@ -1,29 +1,28 @@
-"""Waits for a run from the command line and prints how it ended: output or error, and an exit code."""
+"""Waits for a run from the command line, and says how it ended: output or error, and an exit code."""
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from rich.text import Text
 
 from kairos.cli import exits, words
-from kairos.cli.documents import error_json
-from kairos.cli.failures import failure_lines
-from kairos.cli.live import follow_live, follow_lines
-from kairos.cli.payloads import print_value
-from kairos.cli.terminal import err, is_live, note, out, print_json, safe
-from kairos.client import AsyncClient, AsyncRun
-from kairos.client.aio import output_of
+from kairos.cli.documents import error_json, event_json
+from kairos.cli.failures import print_failure
+from kairos.cli.live import follow, follow_in_lines, follow_on_terminal, follow_quietly
+from kairos.cli.payloads import print_value, value_of
+from kairos.cli.story import Story, begin_story
+from kairos.cli.terminal import err, is_live, one_line, out, print_json
 from kairos.domain.error_info import ErrorInfo
 from kairos.domain.states import RunStatus
-from kairos.store.reader import RunInfo
+from kairos.store.reader import Reader, RunInfo
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a run ended, or that it had not when the time was up."""
+    """How a run ended, or (`is_timed_out`) that it had not when the time was up."""
 
     info: RunInfo
     output: Any = None
@@ -34,3 +33,70 @@ class Ending:
     def exit_code(self) -> int:
         """What the command exits with."""
         return exits.TIMED_OUT if self.is_timed_out else exits.BY_STATUS[self.info.status]
+
+    def to_json(self) -> dict[str, Any]:
+        """The run with its output or error."""
+        error = None if self.error is None else error_json(self.error)
+        return {"run": self.info.to_json(), "output": self.output, "error": error, "timed_out": self.is_timed_out}
+
+
+async def wait_showing(reader: Reader, run_id: UUID, seconds: float | None) -> Ending:
+    """Show progress until the end: in place on a terminal, else in lines."""
+    story = await begin_story(reader, run_id)
+    show = follow_on_terminal if is_live() else follow_in_lines
+    return await _ending(reader, story, await show(reader, story, seconds))
+
+
+async def wait_quietly(reader: Reader, run_id: UUID, seconds: float | None) -> Ending:
+    """Print nothing until the end."""
+    story = await begin_story(reader, run_id)
+    return await _ending(reader, story, await follow_quietly(reader, story, seconds))
+
+
+async def wait_in_json(reader: Reader, run_id: UUID, seconds: float | None) -> Ending:
+    """One JSON document per event."""
+    story = await begin_story(reader, run_id)
+
+    def show(story: Story, fresh: int) -> None:
+        for recorded in story.events[len(story.events) - fresh :]:
+            print_json(event_json(recorded), lines=True)
+
+    return await _ending(reader, story, await follow(reader, story, seconds, show))
+
+
+async def _ending(reader: Reader, story: Story, has_ended: bool) -> Ending:
+    if not has_ended:
+        return Ending(await reader.run(story.info.id), is_timed_out=True)
+    return await read_ending(reader, await reader.run(story.info.id))
+
+
+async def read_ending(reader: Reader, info: RunInfo) -> Ending:
+    """How an ended run ended."""
+    finished = (await reader.finished([info]))[info.id]
+    return Ending(info, output_value(finished.outputs) if info.status is RunStatus.DONE else None, finished.error)
+
+
+def output_value(outputs: Any) -> Any:
+    """The run's output as `Run.output` gives it: the one sink's, or a dict of the sinks'."""
+    values = {name: value_of(raw) for name, raw in outputs.items()}
+    return next(iter(values.values())) if len(values) == 1 else values
+
+
+def print_ending(ending: Ending, timeout: str | None) -> None:
+    """The output on standard output, alone, so that it can be piped; anything else on standard error."""
+    info, console = ending.info, err()
+    if ending.is_timed_out:
+        what = Text.assemble("still ", words.status_text(info.status), f" after {timeout}; it goes on")
+        console.print(what)
+        console.print(f"kairos why {words.short_id(info.id)}   says what it waits for", style="dim")
+        return
+    if info.status is RunStatus.DONE:
+        if is_live():
+            out().print()
+        print_value(out(), ending.output, indent=0, max_lines=None)
+        return
+    if ending.error is not None and info.failed_steps:
+        console.print()
+        print_failure(console, info.failed_steps[0], "is dead", ending.error)
+    line = Text.assemble("run ", (str(info.id), "bold"), " ", words.status_text(info.status))
+    console.print(line.append(f": {one_line(info.reason)}" if info.reason else ""), soft_wrap=True)

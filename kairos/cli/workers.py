@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from typing import Any
 
 from kairos import settings
-from kairos.cli import exits
 from kairos.cli.apps import require_app
 from kairos.database import Database
-from kairos.domain.duration import parse_duration
 from kairos.engine import logs
 from kairos.engine.logs import LogFormat
 from kairos.engine.processes import Plan, Supervisor
@@ -18,9 +15,7 @@ from kairos.errors import ConfigError
 from kairos.settings import WorkerOptions
 
 
-def work(
-    *, app: str | None, processes: int | None, given: dict[str, Any], log_format: str, url: str | None
-) -> int:
+def work(*, app: str | None, processes: int | None, given: dict[str, Any], log_format: str, url: str | None) -> int:
     """Run worker processes until told to stop."""
     choice = require_app(app)
     form = check_format(log_format)
@@ -29,7 +24,12 @@ def work(
     logs.configure(form, level)
     with Database(url).require_schema() as database:
         plan = Plan(
-            choice.spec, database.dsn, options, processes or settings.read("processes"), log_format=form, log_level=level
+            choice.spec,
+            database.dsn,
+            options,
+            processes or settings.read("processes"),
+            log_format=form,
+            log_level=level,
         )
         return asyncio.run(_supervise(plan))
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from kairos.authoring import Step, StepContext
-from kairos.authoring.executor import Cancelled, Failed, Outcome, Succeeded, run_attempt
+from kairos.authoring.executor import Cancelled, Failed, Succeeded, run_attempt
 from kairos.domain.commands import EmitLog, EmitMetric, FailStep, FinishStep, LoseLease, StopStep
 from kairos.domain.events import StepStarted
 from kairos.domain.payload import Payload
@@ -17,6 +17,7 @@ from kairos.domain.projection import RunState
 from kairos.engine.held import Body, HeldRun
 from kairos.engine.isolation import Crashed, Isolation, Job
 from kairos.engine.office import Office, log
+from kairos.engine.transactional import Committed, Ended, Fenced, Transactional, Uncertain
 from kairos.store.failpoints import failpoint
 from kairos.store.history import fetch_payloads
 
@@ -53,6 +54,7 @@ class Bodies:
     def __init__(self, office: Office, isolation: Isolation) -> None:
         self.office, self.isolation = office, isolation
         self.on_done: Callable[[HeldRun, Ending | None], None] = lambda held, ending: None
+        self.on_committed: Callable[[HeldRun], None] = lambda held: None
         self.on_note: Callable[[HeldRun], None] = lambda held: None
         self.running: set[asyncio.Task[None]] = set()
 
@@ -101,7 +103,8 @@ class Bodies:
     async def _run(self, held: HeldRun, body: Body, event: StepStarted, step: Step[..., Any], sink: Sink) -> None:
         ending: Ending | None = None
         try:
-            ending = await self.attempt(held.open.state, event, step, body.ctx, sink)
+            epoch = held.open.epoch
+            ending = await self.attempt(held.open.state, event, step, body.ctx, sink, epoch=epoch, is_helper=False)
         except asyncio.CancelledError:
             ending = StopStep(event.step, event.attempt, event.token)
         except Exception:
@@ -110,18 +113,29 @@ class Bodies:
             if held.bodies.get(event.step) is body:
                 del held.bodies[event.step]
             self.on_done(held, ending)
+            if ending is None:
+                self.on_committed(held)
 
     async def attempt(
-        self, state: RunState, event: StepStarted, step: Step[..., Any], ctx: StepContext, sink: Sink
-    ) -> Ending:
-        """Run one attempt to its end and say what is to be recorded."""
+        self, state: RunState, event: StepStarted, step: Step[..., Any], ctx: StepContext, sink: Sink,
+        *, epoch: int | None, is_helper: bool,
+    ) -> Ending | None:  # fmt: skip
+        """Run one attempt to its end and say what is to be recorded; None: nothing more, see the log."""
         run_input, upstream = await self.inputs(state, event.step)
         failpoint("before_body")
         began = time.perf_counter_ns()
-        outcome: Outcome | Crashed
+        outcome: Ended | Crashed
+        transactional = None
+        if step.spec.transactional:
+            office = self.office
+            transactional = Transactional(office.dsn, office.definitions, state.run_id, epoch, event, is_helper)
         if event.isolated and self.isolation.app_spec is not None:
-            job = Job.of(ctx, run_input, upstream, step.spec.timeout)
+            job = Job.of(ctx, run_input, upstream, step.spec.timeout, transactional)
             outcome = await self.isolation.run(job, sink)
+        elif transactional is not None:
+            outcome = await transactional.run(
+                step, ctx, run_input, upstream, threads=self.office.threads, timeout=step.spec.timeout
+            )
         else:
             outcome = await run_attempt(
                 step, ctx, run_input, upstream, threads=self.office.threads, timeout=step.spec.timeout
@@ -129,7 +143,7 @@ class Bodies:
         failpoint("after_body")
         return self.ending(event, outcome, (time.perf_counter_ns() - began) // 1000)
 
-    def ending(self, event: StepStarted, outcome: Outcome | Crashed, micros: int) -> Ending:
+    def ending(self, event: StepStarted, outcome: Ended | Crashed, micros: int) -> Ending | None:
         """Translate an outcome into the command that records it."""
         name, attempt, token = event.step, event.attempt, event.token
         match outcome:
@@ -141,6 +155,15 @@ class Bodies:
                 )
             case Cancelled():
                 return StopStep(name, attempt, token)
+            case Committed():
+                return None
+            case Fenced():
+                self.office.stale_writes += 1
+                log.warning("stale_write_rejected step=%s attempt=%s token=%s: rolled back", name, attempt, token)
+                return None
+            case Uncertain():
+                # If it did commit, this is refused: the step is DONE.
+                return LoseLease(name, token, "connection_lost", self.office.identity.name)
             case Crashed(signal=signal):
                 me = self.office.identity.name
                 return LoseLease(name, token, "crashed", me, signal, alone=True, suspect=True)

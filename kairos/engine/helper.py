@@ -181,7 +181,7 @@ class Helper:
         async def run() -> None:
             ending: Command | None = None
             try:
-                ending = await self.bodies.attempt(state, event, step, ctx, sink)
+                ending = await self.bodies.attempt(state, event, step, ctx, sink, epoch=None, is_helper=True)
             except asyncio.CancelledError:
                 ending = StopStep(event.step, event.attempt, event.token)
             except Exception:

@@ -20,6 +20,7 @@ from kairos.authoring.loading import load_app
 from kairos.authoring.threads import Threads
 from kairos.domain import canonical
 from kairos.engine.isolation import Job, outcome_to_line
+from kairos.engine.transactional import Ended
 
 
 class LineSink:
@@ -58,11 +59,13 @@ def main() -> None:
         attempt=job.attempt,
         token=job.token,
         sink=LineSink(out),
+        redaction=app.redaction,
     )
     signal.signal(signal.SIGTERM, lambda *_: ctx.cancel("the worker asked for it"))
     _volunteer_for_the_oom_killer()
-    outcome = asyncio.run(
-        run_attempt(step, ctx, job.run_input, job.upstream, threads=Threads("isolated"), timeout=job.timeout)
+    run = job.transactional.run if job.transactional else run_attempt
+    outcome: Ended = asyncio.run(
+        run(step, ctx, job.run_input, job.upstream, threads=Threads("isolated"), timeout=job.timeout)
     )
     out.write(outcome_to_line(outcome))
     out.flush()

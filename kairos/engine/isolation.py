@@ -2,7 +2,8 @@
 
 A step that was in flight when its worker died may have killed it. What it does to its child (a segfault,
 `os._exit`, exhausted memory) ends that child alone, and waitpid tells the signal. The child gets its job on
-standard input, sends logs, metrics and its outcome as lines of JSON, and never talks to the database.
+standard input, sends logs, metrics and its outcome as lines of JSON, and talks to the database only for a
+transactional step.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from kairos.authoring.context import ContextSink, LogRecord, MetricRecord
-from kairos.authoring.executor import Cancelled, Failed, Outcome, Succeeded
+from kairos.authoring.executor import Cancelled, Failed, Succeeded
 from kairos.domain import canonical
 from kairos.domain.error_info import ErrorInfo
 from kairos.domain.payload import Payload
+from kairos.engine.transactional import Committed, Ended, Fenced, Transactional, Uncertain
 
 if TYPE_CHECKING:
     from kairos.authoring import StepContext
@@ -49,11 +51,21 @@ class Job:
     run_input: bytes
     upstream: Mapping[str, bytes]
     timeout: timedelta | None
+    transactional: Transactional | None = None
 
     @classmethod
-    def of(cls, ctx: StepContext, run_input: bytes, upstream: Mapping[str, bytes], timeout: timedelta | None) -> Job:
+    def of(
+        cls,
+        ctx: StepContext,
+        run_input: bytes,
+        upstream: Mapping[str, bytes],
+        timeout: timedelta | None,
+        transactional: Transactional | None,
+    ) -> Job:
         """The attempt that `ctx` stands for."""
-        return cls(ctx.workflow, ctx.run_id, ctx.step, ctx.attempt, ctx.token, run_input, upstream, timeout)
+        return cls(
+            ctx.workflow, ctx.run_id, ctx.step, ctx.attempt, ctx.token, run_input, upstream, timeout, transactional
+        )
 
     def to_line(self) -> bytes:
         """As one line of JSON."""
@@ -68,6 +80,7 @@ class Job:
                     "input": _pack(self.run_input),
                     "upstream": {name: _pack(raw) for name, raw in self.upstream.items()},
                     "timeout": None if self.timeout is None else self.timeout.total_seconds(),
+                    "transactional": None if self.transactional is None else self.transactional.to_json(),
                 }
             )
             + b"\n"
@@ -79,12 +92,21 @@ class Job:
         d = canonical.decode(line)
         timeout = None if d["timeout"] is None else timedelta(seconds=d["timeout"])
         upstream = {name: _unpack(raw) for name, raw in d["upstream"].items()}
+        transactional = d["transactional"] and Transactional.from_json(d["transactional"])
         return cls(
-            d["workflow"], d["run_id"], d["step"], d["attempt"], d["token"], _unpack(d["input"]), upstream, timeout
+            d["workflow"],
+            d["run_id"],
+            d["step"],
+            d["attempt"],
+            d["token"],
+            _unpack(d["input"]),
+            upstream,
+            timeout,
+            transactional or None,
         )
 
 
-def outcome_to_line(outcome: Outcome) -> bytes:
+def outcome_to_line(outcome: Ended) -> bytes:
     """An outcome as one line of JSON."""
     match outcome:
         case Succeeded(output=output):
@@ -97,15 +119,20 @@ def outcome_to_line(outcome: Outcome) -> bytes:
             }
         case Cancelled():
             data = {"cancelled": True}
+        case Committed() | Uncertain() | Fenced():
+            data = {"transaction": type(outcome).__name__}
     return canonical.encode_trusted(data) + b"\n"
 
 
-def outcome_from_json(data: Mapping[str, Any]) -> Outcome:
+def outcome_from_json(data: Mapping[str, Any]) -> Ended:
     """The inverse of `outcome_to_line`."""
     if "succeeded" in data:
         return Succeeded(Payload.of(_unpack(data["succeeded"])))
     if "failed" in data:
         return Failed(ErrorInfo.from_json(data["failed"]), data["retryable"], data["timed_out"])
+    if "transaction" in data:
+        kinds: dict[str, Ended] = {"Committed": Committed(), "Uncertain": Uncertain(), "Fenced": Fenced()}
+        return kinds[data["transaction"]]
     return Cancelled()
 
 
@@ -121,7 +148,7 @@ class Isolation:
         # Each child imports the app: more at once than there are cores would only slow all of them down.
         self._turn = asyncio.Semaphore(max(2, os.cpu_count() or 2))
 
-    async def run(self, job: Job, sink: ContextSink) -> Outcome | Crashed:
+    async def run(self, job: Job, sink: ContextSink) -> Ended | Crashed:
         """Run one attempt in a process of its own; its logs and metrics go to `sink`.
 
         Cancelling this stops the child: first SIGTERM, then SIGKILL.
@@ -129,7 +156,7 @@ class Isolation:
         async with self._turn:
             return await self._run(job, sink)
 
-    async def _run(self, job: Job, sink: ContextSink) -> Outcome | Crashed:
+    async def _run(self, job: Job, sink: ContextSink) -> Ended | Crashed:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -142,7 +169,7 @@ class Isolation:
         )
         assert process.stdin is not None
         assert process.stdout is not None
-        answer: Outcome | None = None
+        answer: Ended | None = None
         try:
             process.stdin.write(job.to_line())
             await process.stdin.drain()
@@ -159,7 +186,7 @@ class Isolation:
         return Crashed(signal.Signals(-code).name if code < 0 else f"exit code {code}")
 
     @staticmethod
-    def _hear(message: dict[str, Any], sink: ContextSink) -> Outcome | None:
+    def _hear(message: dict[str, Any], sink: ContextSink) -> Ended | None:
         if "log" in message:
             sink.log(LogRecord(**message["log"]))
         elif "metric" in message:

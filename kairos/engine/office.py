@@ -64,6 +64,7 @@ class Office:
     """The common ground of a worker's parts."""
 
     app: App
+    dsn: str
     options: WorkerOptions
     identity: Identity
     registry: Mapping[str, Workflow]

@@ -117,7 +117,8 @@ class Owner:
             self.mark(held)
             return
         self.step_forward(held)
-        if held.expected == 1 and not held.suspects and not held.to_offer:
+        is_plain = not any(held.workflow.steps[event.step].spec.transactional for event in held.starting)
+        if held.expected == 1 and is_plain and not held.suspects and not held.to_offer:
             # Inputs of root steps are durable since the start: their bodies need not wait for this flush.
             starts, held.starting = held.starting, []
             for event in starts:

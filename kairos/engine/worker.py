@@ -19,6 +19,7 @@ from kairos.domain.commands import LoseLease
 from kairos.engine.bodies import Bodies
 from kairos.engine.clock import DatabaseClock
 from kairos.engine.flusher import Flusher
+from kairos.engine.held import HeldRun
 from kairos.engine.helper import Helper
 from kairos.engine.isolation import Isolation
 from kairos.engine.leases import Heartbeat, Reaper
@@ -110,6 +111,7 @@ class Worker:
             definitions.add(fingerprint, workflow.definition)
         self.office = Office(
             app=self.app,
+            dsn=self.dsn,
             options=self.options,
             identity=Identity.new(),
             registry=registry,
@@ -124,6 +126,7 @@ class Worker:
         self.bodies = Bodies(self.office, Isolation(self.app_spec))
         self.owner = Owner(self.office, self.bodies)
         self.bodies.on_note = self._note
+        self.bodies.on_committed = self._committed_elsewhere
         self.flusher = Flusher(self.office, self.owner)
         self.helper = Helper(self.office, self.bodies)
         self.reaper = Reaper(self.office)
@@ -226,9 +229,14 @@ class Worker:
             if rows:
                 self.helper.cancel_run(run_id)
 
-    def _note(self, held: Any) -> None:
+    def _note(self, held: HeldRun) -> None:
         # Logs and metrics ride along with the next flush; on their own they are worth a short wait.
         asyncio.get_running_loop().call_later(0.05, self.owner.mark, held)
+
+    def _committed_elsewhere(self, held: HeldRun) -> None:
+        """A transactional step has committed its own completion: fold it in."""
+        if held.dropped is None:
+            self._look_at(held.run_id)
 
     # -- loops beside the claims -------------------------------------------------------------------------
 

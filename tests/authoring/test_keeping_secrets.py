@@ -36,7 +36,7 @@ class Account(BaseModel):
 @pytest.fixture(autouse=True)
 def canary(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(NAME, CANARY)
-    monkeypatch.setattr(redaction, "_REVEALED_OUTSIDE", {})
+    monkeypatch.setattr(redaction, "_revealed_outside", ())
 
 
 def everything(outcome: Outcome, sink: RememberingSink) -> str:
@@ -217,6 +217,34 @@ def test_a_secret_revealed_outside_an_attempt_is_blanked_in_all_of_them() -> Non
         return value
 
     assert output_of(attempt(leak)) == PLACEHOLDER
+
+
+def test_a_running_attempt_learns_of_a_secret_revealed_by_a_thread_without_context() -> None:
+    secret = Secret(f"env:{NAME}")
+    wf = new_workflow()
+
+    @wf.step
+    def leak() -> list[str]:
+        found: list[str] = []
+        thread = threading.Thread(target=lambda: found.append(secret.reveal()))
+        thread.start()
+        thread.join()
+        return found
+
+    assert output_of(attempt(leak)) == [PLACEHOLDER]
+
+
+def test_a_reference_under_a_redacted_field_is_kept() -> None:
+    wf = new_workflow(Account, Redaction(fields=["key"]))
+
+    @wf.step
+    def use(account: Account) -> int:
+        return len(account.key.reveal())
+
+    assert wf.encode_input({"key": f"env:{NAME}"}).data == (
+        b'{"key":{"$secret":"env:KAIROS_TEST_CANARY"},"owner":"ada"}'
+    )
+    assert wf.run_inline({"key": f"env:{NAME}"}) == len(CANARY)
 
 
 def test_a_secret_of_one_attempt_does_not_touch_another() -> None:

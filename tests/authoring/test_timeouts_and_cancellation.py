@@ -310,6 +310,36 @@ def test_cancelling_a_sync_step_leaves_its_thread_behind() -> None:
     wait_until(lambda: not threads.abandoned)
 
 
+def test_a_timeout_and_a_cancellation_at_the_same_moment_have_one_outcome() -> None:
+    wf = new_workflow()
+    release = threading.Event()
+    threads = Threads("test")
+
+    @wf.step
+    def wait() -> None:
+        release.wait(30)
+
+    async def scene() -> Outcome:
+        ctx = context()
+        loop = asyncio.get_running_loop()
+        task = begin(wait, ctx, threads, timeout=0.01)
+
+        def cancel() -> None:
+            ctx.cancel("the run was cancelled")
+            task.cancel()
+
+        await asyncio.sleep(0)
+        loop.call_later(0.012, cancel)
+        time.sleep(0.05)  # both timers are due when the loop looks again
+        return await task
+
+    outcome = asyncio.run(scene())
+    assert isinstance(outcome, Failed)
+    assert outcome.timed_out
+    release.set()
+    wait_until(lambda: not threads.abandoned)
+
+
 @pytest.mark.usefixtures("short_grace")
 def test_a_cancelled_step_that_will_not_stop_is_abandoned_too() -> None:
     wf = new_workflow()

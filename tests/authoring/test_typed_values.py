@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import itertools
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -16,7 +17,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, computed_field, field_validator
 from typing_extensions import TypedDict
 
 from kairos.authoring.values import ValueType
@@ -343,6 +344,37 @@ def test_an_alias_that_cannot_be_read_back_fails_where_it_is_written() -> None:
 def test_a_type_that_pydantic_cannot_read_back_fails_where_it_is_written() -> None:
     with pytest.raises(PayloadError, match=r"Input should be <Colour\.RED"):
         ValueType(Literal[Colour.RED]).encode(Colour.RED)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "message"),
+    [
+        (str | date, date(2024, 5, 1), "the value at $ is a date, but would be read back as a str"),
+        (list[str | date], ["x", date(2024, 5, 1)], "the value at $[1] is a date, but would be read back as a str"),
+        (dict[str, float | Decimal], {"a": Decimal(1)}, None),
+    ],
+)
+def test_a_union_that_json_cannot_tell_apart_is_refused(annotation: Any, value: Any, message: str | None) -> None:
+    kind = ValueType(annotation)
+    if message is None:
+        assert kind.decode(kind.encode(value).data or b"") == value
+        return
+    with pytest.raises(PayloadError, match=re.escape(message)):
+        kind.encode(value)
+
+
+def test_computed_fields_are_not_stored_and_do_no_harm() -> None:
+    class Area(BaseModel):
+        model_config = ConfigDict(extra="forbid")
+        width: int
+
+        @computed_field  # type: ignore[prop-decorator]
+        @property
+        def square(self) -> int:
+            return self.width**2
+
+    assert ValueType(Area).encode(Area(width=3)) == Payload.of(b'{"width":3}')
+    assert round_trip(Area, Area(width=3)).square == 9
 
 
 def test_validators_of_the_user_that_raise_anything_become_payload_errors() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable
+from dataclasses import fields
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -123,6 +124,7 @@ class Runs(RuleBasedStateMachine):
         super().__init__()
         self.now = NOON
         self.log: list[Recorded] = []
+        self.actors: dict[str, OpenRun] = {}
 
     # --- what happens
 
@@ -144,10 +146,11 @@ class Runs(RuleBasedStateMachine):
 
     @rule(who=actors, pick=st.integers(0, 5), isolated=st.booleans())
     def start_what_is_ready(self, who: str, pick: int, isolated: bool) -> None:
-        ready = list(self.actors[who].state.ready) or list(self.graph.steps)
+        state = self.actors[who].state
+        ready = list(state.ready) or list(self.graph.steps)
         step = ready[pick % len(ready)]
-        worker = who if who == "helper" else None
-        self.act(who, StartStep(step, input_hash(self.actors[who].state, step), worker, isolated))
+        inputs = input_hash(state, step) if state.seq else ""
+        self.act(who, StartStep(step, inputs, who if who == "helper" else None, isolated))
 
     @rule(who=actors, pick=st.integers(0, 5))
     def start_what_has_failed(self, who: str, pick: int) -> None:
@@ -238,7 +241,10 @@ class Runs(RuleBasedStateMachine):
         )
         creator = OpenRun(RunState(RUN_ID, graph), first_hash(RUN_ID))
         self.append(creator.record(event, self.now), creator.state)
-        self.actors = {who: OpenRun(RunState(RUN_ID, graph), first_hash(RUN_ID)) for who in ACTORS}
+        self.actors = {}
+        for who in ACTORS:
+            self.forget(who)
+            self.catch_up(who)
 
     def attempt(self, pick: int) -> tuple[str, int, int]:
         """An attempt that was begun at some time, the last one first; half of the picks are of open ones."""
@@ -250,26 +256,25 @@ class Runs(RuleBasedStateMachine):
     def act(self, who: str, command: Command) -> None:
         """Ask as `who`, who may be behind. An append that comes too late is dropped and decided again."""
         run, now = self.actors[who], self.now + ACTORS[who] * SECOND
-        base = run.state.seq
+        seen = self.log[: run.state.seq]
+        in_time = len(seen) == len(self.log)
         shown = copy.deepcopy(run.state, {id(self.graph): self.graph})
         answer = decisions.decide(run.state, command, now)
         assert run.state == shown, "a rule changed the state it was shown"
         if self.judging:
-            self.judge(self.log[:base], command, answer)
+            self.judge(seen, command, answer)
         if isinstance(answer, Refusal) or not answer:
             return
         for event in answer:
             row = run.record(event, now)
-            if base == len(self.log) - (row.seq - base - 1):
+            if in_time:
                 self.append(row, run.state)
-            else:
-                base = -1
-        if base < 0:
+        if in_time:
+            check_rest(self.graph, self.log)
+        else:
             self.forget(who)
             self.catch_up(who)
             self.act(who, command)
-        else:
-            check_rest(self.graph, self.log)
 
     def judge(self, seen: list[Recorded], command: Command, answer: list[Event] | Refusal) -> None:
         """Only an open attempt may speak; everybody else is turned away as stale."""
@@ -294,7 +299,7 @@ class Runs(RuleBasedStateMachine):
         """Commit a row; whoever reads it must come to the very state its writer is in."""
         recorded = codec.decode(row)
         apply(self.reader, recorded)
-        assert self.reader == live, "the fold of the log is not the state as it was lived"
+        assert self.reader == live, f"the fold is not the state as it was lived: {differences(self.reader, live)}"
         self.rows.append(row)
         self.log.append(recorded)
         if isinstance(recorded.event, StepStarted):
@@ -310,7 +315,7 @@ class Runs(RuleBasedStateMachine):
         for row in self.rows[run.state.seq :]:
             apply(run.state, codec.decode(row))
             run.head_hash = row.hash
-        assert run.state == self.reader, "two readers of one log disagree"
+        assert run.state == self.reader, f"two readers of one log disagree: {differences(run.state, self.reader)}"
 
     def check_end(self) -> None:
         """The chain is whole, a stranger with the pinned graph folds the same, and the run can still end."""
@@ -323,6 +328,11 @@ class Runs(RuleBasedStateMachine):
         assert project(RUN_ID, pinned, map(codec.decode, self.rows)) == self.reader
         for outcome in (finished, failed, crashed):
             bring_to_end(self.reader, self.now, outcome)
+
+
+def differences(one: RunState, other: RunState) -> dict[str, Any]:
+    pairs = {field.name: (getattr(one, field.name), getattr(other, field.name)) for field in fields(one)}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def finished(step: str, attempt: int, token: int) -> Command:

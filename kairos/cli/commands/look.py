@@ -13,11 +13,16 @@ def runs(
     *,
     workflow: Annotated[str | None, typer.Option(help="Only runs of this workflow.")] = None,
     status: Annotated[
-        list[str] | None, typer.Option("--status", "-s", metavar="STATUS", help="failed, running, ...; may be repeated.")
+        list[str] | None,
+        typer.Option("--status", "-s", metavar="STATUS", help="failed, running, ...; may be repeated."),
     ] = None,
     key: Annotated[str | None, typer.Option(help="Only the runs with this idempotency key.")] = None,
-    label: Annotated[list[str] | None, typer.Option("--label", "-l", metavar="NAME=VALUE", help="May be repeated.")] = None,
-    since: Annotated[str | None, typer.Option(metavar="2h|TIME", help="Created at or after: 2h ago, or ISO 8601.")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option("--label", "-l", metavar="NAME=VALUE", help="May be repeated.")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="2h|TIME", help="Created at or after: 2h ago, or ISO 8601.")
+    ] = None,
     until: Annotated[str | None, typer.Option(metavar="2h|TIME", help="Created before.")] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="Runs per page.")] = 20,
     before: Annotated[str | None, typer.Option(metavar="RUN", help="The next page: runs older than this one.")] = None,
@@ -50,7 +55,9 @@ def events(
     after: Annotated[int, typer.Option(metavar="SEQ", min=0, help="Only events after this number.")] = 0,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
     step: Annotated[list[str] | None, typer.Option(help="Only events of this step; may be repeated.")] = None,
-    kind: Annotated[list[str] | None, typer.Option(help="Only this kind, such as step_failed; may be repeated.")] = None,
+    kind: Annotated[
+        list[str] | None, typer.Option(help="Only this kind, such as step_failed; may be repeated.")
+    ] = None,
     database_url: o.Url = None,
     json: o.Json = False,
 ) -> int:

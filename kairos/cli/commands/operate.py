@@ -39,7 +39,10 @@ def version(*, json: o.Json = False) -> int:
 
 
 embedded = typer.Typer(
-    help="The embedded Postgres of this folder.", no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False
+    help="The embedded Postgres of this folder.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
 )
 
 

@@ -24,7 +24,8 @@ def dev(
     app: o.AppSpec = None,
     concurrency: Annotated[int | None, typer.Option(help="Steps that run at once.", show_default=False)] = None,
     queues: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Queues to serve; default: all that the app uses.", show_default=False)
+        str | None,
+        typer.Option(metavar="A,B", help="Queues to serve; default: all that the app uses.", show_default=False),
     ] = None,
     database_url: o.Url = None,
 ) -> int:
@@ -46,7 +47,9 @@ def run(
         str | None, typer.Option(metavar="30s", help="With --wait: how long at most; exit code 124 after that.")
     ] = None,
     key: Annotated[str | None, typer.Option(help="Idempotency key: the same key is the same run.")] = None,
-    label: Annotated[list[str] | None, typer.Option("--label", "-l", metavar="NAME=VALUE", help="May be repeated.")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option("--label", "-l", metavar="NAME=VALUE", help="May be repeated.")
+    ] = None,
     queue: Annotated[str | None, typer.Option(help="Another queue than the workflow's.")] = None,
     priority: Annotated[int | None, typer.Option(min=1, max=10, help="1 to 10; higher goes first.")] = None,
     ttl: Annotated[str | None, typer.Option(metavar="1h", help="How long it may wait for a worker.")] = None,
@@ -84,7 +87,8 @@ def worker(
         int | None, typer.Option("--processes", "-p", min=1, max=256, help="Worker processes.", show_default="1")
     ] = None,
     concurrency: Annotated[
-        int | None, typer.Option("--concurrency", "-c", min=1, max=10_000, help="Steps at once, per process.", show_default="100")
+        int | None,
+        typer.Option("--concurrency", "-c", min=1, max=10_000, help="Steps at once, per process.", show_default="100"),
     ] = None,
     queues: Annotated[
         str | None, typer.Option("--queues", "-q", metavar="A,B", help="Queues to serve.", show_default="default")

@@ -1,0 +1,203 @@
+"""`kairos show`: one run on one page."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from kairos.cli import exits, words
+from kairos.cli.database import reading
+from kairos.cli.documents import error_json, state_json
+from kairos.cli.failures import print_failure
+from kairos.cli.live import pick, step_width
+from kairos.cli.payloads import print_value, value_of
+from kairos.cli.story import Story, read_story
+from kairos.cli.terminal import one_line, out, print_json
+from kairos.cli.timeline import LEGEND, Scale, bar
+from kairos.cli.waiting import Ending, read_ending
+from kairos.domain.states import RunStatus, StepStatus
+
+MAX_STEPS = 60
+
+
+def show_run(name: str, *, url: str | None, as_json: bool, all_steps: bool) -> int:
+    """Print the page."""
+
+    async def work() -> int:
+        async with reading(url) as reader:
+            story = await read_story(reader, await reader.find(name))
+            ending = await read_ending(reader, story.info) if story.info.status.is_terminal else None
+            raw = await reader.payloads([story.state.input])
+            given = value_of(raw[story.state.input.digest])
+            if as_json:
+                print_json(document(story, ending, given))
+            else:
+                console = out()
+                print_header(console, story, given)
+                print_steps(console, story, None if all_steps else MAX_STEPS)
+                print_outcome(console, story, ending)
+                print_next(console, story)
+            return exits.OK
+
+    return asyncio.run(work())
+
+
+def document(story: Story, ending: Ending | None, given: Any) -> dict[str, Any]:
+    """The page as JSON."""
+    now = words.now()
+    steps = state_json(story.state)["steps"]
+    for name, tries in story.attempts.items():
+        steps[name]["history"] = [
+            {
+                "attempt": a.number,
+                "began": a.began.isoformat(),
+                "ended": a.ended.isoformat() if a.ended else None,
+                "seconds": round(a.length(now).total_seconds(), 6),
+                "outcome": a.outcome,
+                "worker": a.worker or story.state.worker,
+                "isolated": a.isolated,
+                "signal": a.signal,
+                "error": None if a.error is None else error_json(a.error),
+            }
+            for a in tries
+        ]
+    return {
+        "run": story.info.to_json(),
+        "input": given,
+        "output": ending.output if ending else None,
+        "error": error_json(ending.error) if ending and ending.error else None,
+        "steps": steps,
+    }
+
+
+def print_header(console: Console, story: Story, given: Any) -> None:
+    """Who, how, when, and with what input."""
+    info, state, now = story.info, story.state, words.now()
+    length = words.took(words.span(state.started_at, state.finished_at or now)) if state.started_at else ""
+    head = Text.assemble((one_line(info.workflow), "bold"), "  ", (str(info.id), "bold cyan"))
+    console.print(head, soft_wrap=True)
+    facts = Text.assemble(words.status_text(info.status))
+    if length:
+        facts.append(f" {'in' if info.status.is_terminal else 'for'} {length}")
+    facts.append(f"  created {words.clock(info.created_at)} ({words.ago(info.created_at, now)})", "dim")
+    console.print(facts)
+    console.print(Text("  ".join(_facts(story)), "dim"))
+    if info.labels or info.key:
+        parts = [f"key {one_line(info.key)}"] if info.key else []
+        parts += [f"{one_line(k)}={one_line(v)}" for k, v in info.labels.items()]
+        console.print(Text("  ".join(parts)), soft_wrap=True)
+    if given is not None:
+        console.print(Text.assemble(("input  ", "dim"), one_line(_compact(given), max(console.width - 8, 40))))
+    if state.cancel_requested and not info.status.is_terminal:
+        asked = state.cancel_requested
+        console.print(Text(f"being cancelled by {one_line(asked.author)}: {one_line(asked.reason)}", "magenta"))
+
+
+def _facts(story: Story) -> list[str]:
+    info, state = story.info, story.state
+    facts = [f"queue {info.queue}", f"priority {info.priority}", f"version {info.fingerprint[:8]}"]
+    facts.append(words.plural(info.seq, "event"))
+    waited = words.span(state.scheduled_at, state.started_at)
+    if waited is not None and waited.total_seconds() >= 1:
+        facts.append(f"waited {words.took(waited)} for a worker")
+    if info.claims > 1:
+        facts.append(f"{info.claims} owners")
+    if state.stale_writes:
+        facts.append(f"{state.stale_writes} late writes refused")
+    return facts
+
+
+def print_steps(console: Console, story: Story, limit: int | None) -> None:
+    """The table of steps, with bars if there is room for them."""
+    now = words.now()
+    names = pick(story, limit or len(story.state.graph.steps))
+    name_width = min(step_width(story), 28 if console.width >= 80 else 20)
+    room = console.width - name_width - 2 - 13 - 7 - 8 - 2
+    scale = Scale.of(story, min(room, 60), now) if room >= 16 else None
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("STEP", no_wrap=True, overflow="ellipsis", width=name_width)
+    table.add_column("STATUS", no_wrap=True, min_width=11)
+    table.add_column("TRIES", no_wrap=True, justify="right")
+    table.add_column("TOOK", no_wrap=True, justify="right", min_width=6)
+    if scale is not None:
+        table.add_column(scale.heading(), no_wrap=True)
+    for name in names:
+        table.add_row(*_row(story, name, now), *([bar(story, name, scale)] if scale else []))
+    console.print()
+    console.print(table)
+    hidden = len(story.state.graph.steps) - len(names)
+    if hidden:
+        console.print(f"and {hidden:,} more steps; --all shows them", style="dim")
+    if scale is not None and any(a.outcome != "done" for t in story.attempts.values() for a in t):
+        console.print(LEGEND, style="dim")
+
+
+def _row(story: Story, name: str, now: datetime) -> list[Text]:
+    step = story.state.steps[name]
+    tries = story.attempts.get(name, [])
+    length = tries[-1].length(now) if tries else None
+    style = "yellow" if len(tries) > 1 else ""
+    status = words.status_text(step.status)
+    if step.status is StepStatus.PENDING and story.state.status.is_terminal:
+        status = Text("· NEVER RAN" if words.has_shapes() else "NEVER RAN", "dim")
+    return [
+        Text(one_line(name)),
+        status,
+        Text(str(len(tries) or ""), style),
+        Text(words.took(length) if length else ""),
+    ]
+
+
+def print_outcome(console: Console, story: Story, ending: Ending | None) -> None:
+    """The output, or what went wrong."""
+    if ending is None:
+        for name, step in story.state.steps.items():
+            if step.status in (StepStatus.DEAD, StepStatus.FAILED) and step.error is not None:
+                console.print()
+                print_failure(console, name, tries_of(story, name), step.error)
+        return
+    if ending.info.status is RunStatus.DONE:
+        console.print()
+        console.print("output", style="dim")
+        print_value(console, ending.output)
+        return
+    if ending.info.reason:
+        console.print()
+        console.print(Text(one_line(ending.info.reason, 500)), soft_wrap=True)
+    for name in ending.info.failed_steps[:3]:
+        step = story.state.steps[name]
+        console.print()
+        if step.error is not None:
+            print_failure(console, name, tries_of(story, name), step.error)
+        else:
+            console.print(Text(f"{one_line(name)}: {one_line(step.reason)}"))
+
+
+def tries_of(story: Story, name: str) -> str:
+    """`failed 3 times, the last at 12:03:27`."""
+    step = story.state.steps[name]
+    policy = story.state.graph.steps[name].retry
+    return f"failed {step.failures} of {policy.attempts} tries" if policy.attempts else f"failed {step.failures} times"
+
+
+def print_next(console: Console, story: Story) -> None:
+    """What one might want to know next."""
+    short = words.short_id(story.info.id)
+    follow = (
+        f"kairos why {short}   kairos watch {short}"
+        if not story.info.status.is_terminal
+        else f"kairos state {short} --at SEQ"
+    )
+    console.print()
+    console.print(f"kairos events {short}   {follow}", style="dim", soft_wrap=True)
+
+
+def _compact(value: Any) -> str:
+    from kairos.cli.terminal import to_json
+
+    return to_json(value, indent=None)

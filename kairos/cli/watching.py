@@ -1,0 +1,28 @@
+"""`kairos watch`: follow a run to its end."""
+
+from __future__ import annotations
+
+import asyncio
+
+from kairos.cli.database import reading
+from kairos.cli.terminal import print_json
+from kairos.cli.waiting import print_ending, wait_in_json, wait_showing
+from kairos.domain.duration import parse_duration
+
+
+def watch_run(name: str, *, timeout: str | None, url: str | None, as_json: bool) -> int:
+    """Follow it; the exit code tells how it ended."""
+    seconds = None if timeout is None else parse_duration(timeout, what="--timeout").total_seconds()
+
+    async def work() -> int:
+        async with reading(url) as reader:
+            run_id = await reader.find(name)
+            if as_json:
+                ending = await wait_in_json(reader, run_id, seconds)
+                print_json(ending.to_json(), lines=True)
+            else:
+                ending = await wait_showing(reader, run_id, seconds)
+                print_ending(ending, timeout)
+            return ending.exit_code
+
+    return asyncio.run(work())

@@ -1,0 +1,58 @@
+"""Work that could go on goes on: no step waits for a slot, a peer or a helper that never comes."""
+
+from __future__ import annotations
+
+import asyncio
+
+import kairos
+from tests.conftest import TestDatabase
+from tests.engine.harness import until, working
+from tests.faults import workload
+from tests.faults.support import verdict
+
+
+def test_a_lone_worker_with_few_slots_finishes_wide_runs(database: TestDatabase) -> None:
+    async def main() -> None:
+        async with working(workload.app, database.dsn, concurrency=2), kairos.AsyncClient(database.dsn) as client:
+            runs = await client.start_many(workload.diamond, list(range(12)))
+            for n, run in enumerate(runs):
+                assert await run.result(30) == workload.diamond_output(n)
+
+    asyncio.run(main())
+    verdict(database.admin_dsn)
+
+
+def test_a_step_that_was_offered_to_peers_runs_here_when_they_are_gone(database: TestDatabase) -> None:
+    async def main() -> None:
+        async with (
+            working(workload.app, database.dsn, concurrency=1) as (worker,),
+            kairos.AsyncClient(database.dsn) as client,
+        ):
+            # A peer that is counted but never comes: it has just died.
+            await until(lambda: worker.ready.is_set())
+            worker.office.peers = 1
+            runs = await client.start_many(workload.diamond, list(range(4)))
+            await until(lambda: any(held.offered for held in worker.owner.held.values()))
+            worker.office.peers = 0
+            for n, run in enumerate(runs):
+                assert await run.result(30) == workload.diamond_output(n)
+
+    asyncio.run(main())
+    verdict(database.admin_dsn)
+
+
+def test_a_worker_of_another_queue_finds_the_steps_that_are_for_it(database: TestDatabase) -> None:
+    async def main() -> None:
+        async with (
+            working(workload.app, database.dsn),
+            working(workload.app, database.dsn, queues=(workload.SIDE_QUEUE,)),
+            kairos.AsyncClient(database.dsn) as client,
+        ):
+            # More rounds than one: each of them counts the peers anew.
+            for word in ("once", "twice", "three times"):
+                run = await client.start(workload.routed, word)
+                assert await run.result(15) == word
+                await asyncio.sleep(0.7)
+
+    asyncio.run(main())
+    verdict(database.admin_dsn)
