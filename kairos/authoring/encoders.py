@@ -124,7 +124,8 @@ def _general_encoder(adapter: TypeAdapter[Any]) -> Encoder:
     )
     kinds = set(_kinds(adapter.core_schema))
     takes_anything = not kinds.isdisjoint(_OPEN)
-    is_union = not kinds.isdisjoint(_UNIONS)
+    # Under a field of any type a tuple may become a list: there the type makes no promise to keep.
+    is_union = not takes_anything and not kinds.isdisjoint(_UNIONS)
     takes_nan = takes_anything or not kinds.isdisjoint(_NUMBERS)
 
     def encode(value: Any) -> bytes:
@@ -139,7 +140,7 @@ def _general_encoder(adapter: TypeAdapter[Any]) -> Encoder:
         # here, in the step that made it, rather than in the step that reads it.
         back = load(raw)
         if is_union:
-            _refuse_confusion(dump(checked, mode="python"), dump(back, mode="python"))
+            _refuse_confusion(dump(checked, mode="python", warnings=False), dump(back, mode="python", warnings=False))
         return raw
 
     return encode

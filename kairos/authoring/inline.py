@@ -213,6 +213,7 @@ class InlineRun:
         reasons = "; ".join(f"step {name!r}: {self.state.steps[name].reason}" for name in blocked[:5])
         failure = RunFailed(
             f"the run of {self.workflow.name!r} is {self.state.status}: {reasons or self.state.reason}",
+            step=blocked[0] if blocked else None,
             steps=tuple(blocked),
             reason=self.state.reason,
             error=next((self.state.steps[name].error for name in blocked if self.state.steps[name].error), None),

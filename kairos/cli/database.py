@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kairos import settings
-from kairos.client import AsyncClient
 from kairos.database import Database
 from kairos.errors import DatabaseUnavailable
 from kairos.store.connect import Session
 from kairos.store.reader import Reader
+
+if TYPE_CHECKING:
+    from kairos.client import AsyncClient
 
 PATIENCE = 5.0
 """Seconds for which a command sits out an outage: a person is waiting."""
@@ -46,6 +49,8 @@ async def reading(url: str | None) -> AsyncIterator[Reader]:
 @asynccontextmanager
 async def connected(url: str | None, *, may_create: bool = False) -> AsyncIterator[tuple[AsyncClient, Reader]]:
     """A client, and a reader beside it. `may_create`: an embedded database may be made if there is none."""
+    from kairos.client import AsyncClient  # brings pydantic along: commands that only look do without
+
     database = Database(url).require_schema() if may_create else open_existing(url)
     try:
         session = Session(database.dsn, "kairos cli", patience=PATIENCE)

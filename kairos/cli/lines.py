@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, assert_never
 
 from rich.text import Text
@@ -26,8 +26,7 @@ KIND_WIDTH: Final = max(len(kind) for kind in e.EVENT_TYPES)
 def event_line(recorded: Recorded, began: datetime, step_width: int) -> Text:
     """The line; long ones are cut by whoever prints it."""
     event = recorded.event
-    offset = format_duration(recorded.at - began)
-    line = Text(f"{recorded.seq:>5}  +{offset:<8}", "dim")
+    line = Text(f"{recorded.seq:>5}  {offset(recorded.at - began):>9}  ", "dim")
     line.append(f"{event.kind:<{KIND_WIDTH}}  ", _STYLES.get(event.kind, ""))
     step = getattr(event, "step", None)
     if step is not None:
@@ -37,6 +36,12 @@ def event_line(recorded: Recorded, began: datetime, step_width: int) -> Text:
         line.append(f" {tries:<4}", "yellow")
     line.append(detail(event, recorded.at))
     return line
+
+
+def offset(length: timedelta) -> str:
+    """`+8.604s`, `+12m 5s`: milliseconds as long as they fit, so that columns line up."""
+    seconds = length.total_seconds()
+    return f"+{seconds:.3f}s" if seconds < 600 else f"+{format_duration(length)}"
 
 
 def detail(event: Event, at: datetime) -> Text:
@@ -97,6 +102,4 @@ def _scheduled(event: e.RunScheduled) -> Text:
 
 
 def _took(microseconds: int) -> str:
-    from datetime import timedelta
-
     return format_duration(timedelta(microseconds=microseconds))

@@ -63,9 +63,8 @@ async def follow_on_terminal(reader: Reader, story: Story, seconds: float | None
         return await follow(reader, story, seconds, show)
 
 
-async def follow_in_lines(reader: Reader, story: Story, seconds: float | None) -> bool:
+async def follow_in_lines(reader: Reader, story: Story, seconds: float | None, console: Console) -> bool:
     """One line per event, as `kairos events --follow` prints them."""
-    console = out()
 
     def show(story: Story, fresh: int) -> None:
         print_fresh(console, story, fresh)

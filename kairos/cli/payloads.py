@@ -26,13 +26,31 @@ def preview(payload: Payload, limit: int = PREVIEW) -> str:
 
 
 def print_value(console: Console, value: Any, *, indent: int = 2, max_lines: int | None = MAX_LINES) -> None:
-    """Print a value as indented JSON; text alone as it is. `max_lines=None`: however long."""
-    text = safe(value) if isinstance(value, str) else to_json(value)
+    """Print a value as JSON, text alone as it is. `max_lines=None`: however long."""
+    text = safe(value) if isinstance(value, str) else pretty(value, min(console.width, 110) - indent)
     lines = text.split("\n")
     for line in lines[:max_lines]:
         console.print(Text(" " * indent + line), soft_wrap=True)
     if max_lines is not None and len(lines) > max_lines:
-        console.print(" " * indent + f"... {len(lines) - max_lines:,} more lines; --json shows all", style="dim")
+        console.print(
+            " " * indent + f"... {words.plural(len(lines) - max_lines, 'more line')}; --json shows all", style="dim"
+        )
+
+
+def pretty(value: Any, width: int, indent: int = 0) -> str:
+    """JSON that breaks a line only where it would become too long: records stay on one line each."""
+    flat = to_json(value, indent=None)
+    if len(flat) + indent <= width or not isinstance(value, dict | list) or not value:
+        return flat
+    inner = indent + 2
+    if isinstance(value, dict):
+        items = [f"{to_json(key, indent=None)}: {pretty(item, width, inner)}" for key, item in value.items()]
+        opening, closing = "{", "}"
+    else:
+        items = [pretty(item, width, inner) for item in value]
+        opening, closing = "[", "]"
+    body = ",\n".join(" " * inner + item for item in items)
+    return f"{opening}\n{body}\n{' ' * indent}{closing}"
 
 
 def value_of(raw: bytes) -> Any:

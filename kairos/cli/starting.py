@@ -16,11 +16,13 @@ from kairos.authoring.loading import load_app
 from kairos.cli import exits, words
 from kairos.cli.apps import choose_app
 from kairos.cli.database import connected
+from kairos.cli.payloads import value_of
 from kairos.cli.terminal import err, is_live, out, print_json, safe
-from kairos.cli.waiting import print_ending, wait_quietly, wait_showing
+from kairos.cli.waiting import print_output, print_trouble, wait_quietly, wait_showing
 from kairos.client import AsyncRun
 from kairos.domain.duration import parse_duration
 from kairos.errors import ConfigError, PayloadError
+from kairos.store.reader import Reader
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +51,9 @@ def start_run(
 
     async def work() -> int:
         async with connected(url, may_create=True) as (client, reader):
+            given = value if request.input is not None else await _default_input(target, reader)
             run = await client.start(
-                target, value, key=request.key, labels=labels or None, queue=request.queue,
+                target, given, key=request.key, labels=labels or None, queue=request.queue,
                 priority=request.priority, ttl=request.ttl,
             )  # fmt: skip
             await run.refresh()
@@ -62,8 +65,11 @@ def start_run(
                 print_json(ending.to_json())
                 return ending.exit_code
             _announce(run)
-            ending = await wait_showing(reader, run.info.id, seconds)
-            print_ending(ending, timeout)
+            ending = await wait_showing(reader, run.info.id, seconds, err())
+            if ending.exit_code == exits.OK:
+                print_output(ending)
+            else:
+                print_trouble(ending, timeout)
             return ending.exit_code
 
     return asyncio.run(work())
@@ -78,6 +84,17 @@ def _target(name: str, app: str | None) -> Workflow | str:
     if name not in loaded.workflows and app is None:
         return name  # the app was not named on this command line; the database may know the workflow
     return loaded.get(name)
+
+
+async def _default_input(target: Workflow | str, reader: Reader) -> Any:
+    """What no `--input` means: an empty object if the workflow takes an object that has only optional fields."""
+    if isinstance(target, Workflow):
+        schema = target.definition.schemas.get("")
+    else:
+        rows = await reader.session.execute("latest_definition", {"workflow": target})
+        schema = value_of(bytes(rows[0][1]))["schemas"].get("") if rows else None
+    is_object = isinstance(schema, dict) and schema.get("type") == "object" and not schema.get("required")
+    return {} if is_object else None
 
 
 def read_input(text: str | None) -> Any:

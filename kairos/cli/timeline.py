@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Final
 
 from rich.text import Text
@@ -73,7 +74,7 @@ def bar(story: Story, step: str, scale: Scale) -> Text:
         return Text("")
     ready = story.became_ready(step)
     waits = [(ready, tries[0].began)] if ready is not None else []
-    waits += [(a.ended, b.began) for a, b in zip(tries, tries[1:], strict=False) if a.ended is not None]
+    waits += [(a.ended, b.began) for a, b in pairwise(tries) if a.ended is not None]
     state = story.state.steps[step]
     if state.retry_at is not None and tries[-1].ended is not None:
         waits.append((tries[-1].ended, scale.end))

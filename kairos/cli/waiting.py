@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from rich.console import Console
 from rich.text import Text
 
 from kairos.cli import exits, words
@@ -40,11 +41,14 @@ class Ending:
         return {"run": self.info.to_json(), "output": self.output, "error": error, "timed_out": self.is_timed_out}
 
 
-async def wait_showing(reader: Reader, run_id: UUID, seconds: float | None) -> Ending:
-    """Show progress until the end: in place on a terminal, else in lines."""
+async def wait_showing(reader: Reader, run_id: UUID, seconds: float | None, console: Console) -> Ending:
+    """Show progress until the end: in place on a terminal, else in lines on `console`."""
     story = await begin_story(reader, run_id)
-    show = follow_on_terminal if is_live() else follow_in_lines
-    return await _ending(reader, story, await show(reader, story, seconds))
+    if is_live():
+        has_ended = await follow_on_terminal(reader, story, seconds)
+    else:
+        has_ended = await follow_in_lines(reader, story, seconds, console)
+    return await _ending(reader, story, has_ended)
 
 
 async def wait_quietly(reader: Reader, run_id: UUID, seconds: float | None) -> Ending:
@@ -82,21 +86,25 @@ def output_value(outputs: Any) -> Any:
     return next(iter(values.values())) if len(values) == 1 else values
 
 
-def print_ending(ending: Ending, timeout: str | None) -> None:
-    """The output on standard output, alone, so that it can be piped; anything else on standard error."""
+def print_output(ending: Ending) -> None:
+    """The output of a DONE run on standard output, alone, so that it can be piped."""
+    if is_live():
+        out().print()
+    print_value(out(), ending.output, indent=0, max_lines=None)
+
+
+def print_trouble(ending: Ending, timeout: str | None) -> None:
+    """Why there is no output, on standard error."""
     info, console = ending.info, err()
+    short = words.short_id(info.id)
     if ending.is_timed_out:
-        what = Text.assemble("still ", words.status_text(info.status), f" after {timeout}; it goes on")
-        console.print(what)
-        console.print(f"kairos why {words.short_id(info.id)}   says what it waits for", style="dim")
-        return
-    if info.status is RunStatus.DONE:
-        if is_live():
-            out().print()
-        print_value(out(), ending.output, indent=0, max_lines=None)
+        console.print(Text.assemble("still ", words.status_text(info.status), f" after {timeout}; it goes on"))
+        console.print(f"kairos why {short}   kairos watch {short}", style="dim")
         return
     if ending.error is not None and info.failed_steps:
         console.print()
         print_failure(console, info.failed_steps[0], "is dead", ending.error)
-    line = Text.assemble("run ", (str(info.id), "bold"), " ", words.status_text(info.status))
-    console.print(line.append(f": {one_line(info.reason)}" if info.reason else ""), soft_wrap=True)
+        console.print()
+    line = Text.assemble(words.status_text(info.status), "  ", (str(info.id), "bold"))
+    console.print(line.append(f"  {one_line(info.reason)}" if info.reason else ""), soft_wrap=True)
+    console.print(f"kairos show {short}", style="dim")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+from kairos.cli import exits, words
 from kairos.cli.database import reading
-from kairos.cli.terminal import print_json
-from kairos.cli.waiting import print_ending, wait_in_json, wait_showing
+from kairos.cli.terminal import is_live, out, print_json
+from kairos.cli.waiting import print_trouble, wait_in_json, wait_showing
 from kairos.domain.duration import parse_duration
 
 
@@ -21,8 +22,11 @@ def watch_run(name: str, *, timeout: str | None, url: str | None, as_json: bool)
                 ending = await wait_in_json(reader, run_id, seconds)
                 print_json(ending.to_json(), lines=True)
             else:
-                ending = await wait_showing(reader, run_id, seconds)
-                print_ending(ending, timeout)
+                ending = await wait_showing(reader, run_id, seconds, out())
+                if ending.exit_code != exits.OK:
+                    print_trouble(ending, timeout)
+                elif is_live():
+                    out().print(f"\nkairos show {words.short_id(run_id)}", style="dim")
             return ending.exit_code
 
     return asyncio.run(work())

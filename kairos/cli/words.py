@@ -31,7 +31,7 @@ _STEPS: Final = {
     StepStatus.FAILED: ("↻", "yellow"),
     StepStatus.DEAD: ("✗", "red"),
     StepStatus.EXPIRED: ("◇", "yellow"),
-    StepStatus.SKIPPED: ("–", "dim"),
+    StepStatus.SKIPPED: ("-", "dim"),
     StepStatus.CANCELLED: ("⊘", "magenta"),
 }
 
@@ -99,14 +99,12 @@ def span(begin: datetime | None, end: datetime | None) -> timedelta | None:
 
 def size(count: int) -> str:
     """`812 B`, `14.2 kB`, `3.1 MB`."""
-    if count < 1000:
-        return f"{count} B"
-    value = float(count)
-    for unit in ("kB", "MB", "GB"):
-        value /= 1000
+    value, unit = float(count), "B"
+    for bigger in ("kB", "MB", "GB"):
         if value < 1000:
             break
-    return f"{value:.1f} {unit}"
+        value, unit = value / 1000, bigger
+    return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
 
 
 def plural(count: int, noun: str) -> str:

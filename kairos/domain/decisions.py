@@ -206,9 +206,9 @@ def _lose_lease(state: RunState, command: LoseLease) -> Decision:
         return Refusal(f"the step is {step.status} under token {step.token}", stale=True)
     limit = state.graph.steps[name].crash_limit
     crashes = step.crashes + command.alone
-    if command.alone and crashes >= limit:
+    if command.alone and crashes >= limit and not state.cancel_requested:
         how = f" by {command.signal}" if command.signal else ""
-        text = f"its process was killed{how} {crashes} times while running nothing else"
+        text = f"its process was killed{how} {crashes} time{'s' if crashes > 1 else ''} while running nothing else"
         error = ErrorInfo("kairos.WorkerCrashed", text, hint="Run it with `kairos replay` to see what it does.")
         failed = StepFailed(step=name, attempt=step.attempt, token=step.token, error=error, retry_at=None)
         return [failed, *_bury(state, name, text)]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from kairos.authoring import Step, StepContext
 from kairos.authoring.executor import Cancelled, Failed, Succeeded, run_attempt
+from kairos.authoring.failure import describe_error
 from kairos.domain.commands import EmitLog, EmitMetric, FailStep, FinishStep, LoseLease, StopStep
 from kairos.domain.events import StepStarted
 from kairos.domain.payload import Payload
@@ -107,8 +108,8 @@ class Bodies:
             ending = await self.attempt(held.open.state, event, step, body.ctx, sink, epoch=epoch, is_helper=False)
         except asyncio.CancelledError:
             ending = StopStep(event.step, event.attempt, event.token)
-        except Exception:
-            log.exception("body_lost run=%s step=%s", held.run_id, event.step)
+        except Exception as exc:
+            ending = self.broken(event, body.ctx, exc)
         finally:
             if held.bodies.get(event.step) is body:
                 del held.bodies[event.step]
@@ -142,6 +143,12 @@ class Bodies:
             )
         failpoint("after_body")
         return self.ending(event, outcome, (time.perf_counter_ns() - began) // 1000)
+
+    def broken(self, event: StepStarted, ctx: StepContext, exc: Exception) -> FailStep:
+        """The attempt could not even be made (an input's blob is missing, say): it has failed, visibly."""
+        log.exception("attempt_broken run=%s step=%s", ctx.run_id, event.step)
+        error = describe_error(exc, ctx.redactor)
+        return FailStep(event.step, event.attempt, event.token, error, True, random.random())
 
     def ending(self, event: StepStarted, outcome: Ended | Crashed, micros: int) -> Ending | None:
         """Translate an outcome into the command that records it."""

@@ -66,6 +66,7 @@ class HeldRun:
     timer: asyncio.TimerHandle | None = None
     cancel_timer: asyncio.TimerHandle | None = None
     has_ttl: bool = False
+    has_priority: bool = False
     is_queued: bool = False
     is_slow: bool = False
     in_flight: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -48,6 +49,7 @@ class Helper:
         self.tasks: dict[tuple[UUID, str], Helped] = {}
         self.lanes: dict[UUID, Lane] = {}
         self.running: set[asyncio.Task[None]] = set()
+        self.on_free: Callable[[], None] = lambda: None
 
     def take(self, rows: list[tuple[Any, ...]]) -> None:
         """Begin the claimed step tasks; each has its slot from now on."""
@@ -184,8 +186,8 @@ class Helper:
                 ending = await self.bodies.attempt(state, event, step, ctx, sink, epoch=None, is_helper=True)
             except asyncio.CancelledError:
                 ending = StopStep(event.step, event.attempt, event.token)
-            except Exception:
-                log.exception("body_lost run=%s step=%s", run_id, event.step)
+            except Exception as exc:
+                ending = self.bodies.broken(event, ctx, exc)
             finally:
                 self._let_go(helped)
                 if ending is not None:
@@ -201,3 +203,4 @@ class Helper:
     def _let_go(self, helped: Helped) -> None:
         if self.tasks.pop((helped.run_id, helped.step), None) is not None:
             self.office.slots.give()
+            self.on_free()

@@ -39,7 +39,6 @@ from kairos.engine.office import Office, log
 from kairos.errors import KairosError
 from kairos.store.codec import Row, first_hash
 from kairos.store.drive import OpenRun, drive, input_hash
-from kairos.store.failpoints import failpoint
 from kairos.store.history import Advanced, Conn, catch_up, load_rows, load_run
 from kairos.store.queries import query
 
@@ -60,6 +59,7 @@ class Owner:
         self.held: dict[UUID, HeldRun] = {}
         self.dirty: deque[HeldRun] = deque()
         self.slow: deque[HeldRun] = deque()
+        self.starved: dict[UUID, HeldRun] = {}
         self.wake_flusher = asyncio.Event()
         self.wake_slow = asyncio.Event()
         self.rejects: deque[tuple[UUID, list[RejectWrite]]] = deque()
@@ -88,6 +88,7 @@ class Owner:
         run = OpenRun(RunState(run_id, workflow.graph), first_hash(run_id), epoch)
         catch_up(run, (row for row in rows if row.seq <= last_seq))
         held = HeldRun(run, workflow, run.state.seq)
+        held.has_priority = any(spec.priority is not None for spec in workflow.graph.steps.values())
         held.has_ttl = any(spec.ttl is not None for spec in workflow.graph.steps.values())
         if last_seq > 1:
             await self._inherit(held)
@@ -159,11 +160,8 @@ class Owner:
         if held.has_ttl and state.ready:
             yield Expire()
         budget = self.office.slots.free
-        for name in [n for n, due in held.retries.items() if due <= now][: max(budget, 0)]:
-            budget -= 1
-            failpoint("before_schedule_retry")
-            yield self._start(held, state, name)
-        for name in list(islice(state.ready, max(budget, 0) + len(held.offered) + 8)):
+        due = [name for name, at in held.retries.items() if at <= now]
+        for name in [*due, *self._ready(held, state, budget)]:
             if name in held.offered or name in held.to_offer:
                 continue
             if (state.graph.steps[name].queue or state.queue) not in self.office.options.queues:
@@ -171,8 +169,19 @@ class Owner:
             elif budget > 0:
                 budget -= 1
                 yield self._start(held, state, name)
-        if self.office.peers and len(state.ready) > max(budget, 0):
+            else:
+                # Whoever frees a slot next must know that this run waits for one.
+                self.starved[held.run_id] = held
+                break
+        if self.office.peers and state.ready:
             self._offer_surplus(held, state, now)
+
+    def _ready(self, held: HeldRun, state: RunState, budget: int) -> list[str]:
+        if held.has_priority:
+            specs = state.graph.steps
+            return sorted(state.ready, key=lambda name: -(specs[name].priority or state.priority))
+        # One more than there are slots for, so that it shows whether any is left waiting.
+        return list(islice(state.ready, max(budget, 0) + len(held.offered) + len(held.to_offer) + 1))
 
     def _start(self, held: HeldRun, state: RunState, name: str) -> StartStep:
         suspect = name in held.suspects or state.steps[name].suspect
@@ -444,9 +453,15 @@ class Owner:
         self.rejects.append((run_id, records))
         self.wake_slow.set()
 
+    def feed_starved(self) -> None:
+        """A slot is free: have the runs looked at that found none, longest waiting first."""
+        for _ in range(min(len(self.starved), max(self.office.slots.free, 0))):
+            self.mark(self.starved.pop(next(iter(self.starved))))
+
     def body_done(self, held: HeldRun, command: FinishStep | FailStep | LoseLease | StopStep | None) -> None:
         """A body has ended; `command` is what it has to say."""
         self.office.slots.give()
+        self.feed_starved()
         if command is None:
             return
         if held.dropped is None:

@@ -57,6 +57,8 @@ class Worker:
         self.stopped = asyncio.Event()
         self._reborn = self._claiming = False
         self._loop_beat = time.monotonic()
+        self._looked_for_steps = 0.0
+        self._others = 0
         self.ready = asyncio.Event()
 
     def stop(self) -> None:
@@ -129,6 +131,7 @@ class Worker:
         self.bodies.on_committed = self._committed_elsewhere
         self.flusher = Flusher(self.office, self.owner)
         self.helper = Helper(self.office, self.bodies)
+        self.helper.on_free = self.owner.feed_starved
         self.reaper = Reaper(self.office)
 
     async def _register(self) -> None:
@@ -193,10 +196,20 @@ class Worker:
         finally:
             self._claiming = False
         steps: list[tuple[Any, ...]] = []
-        if office.slots.free > 0 and office.peers:
+        if office.slots.free > 0 and self._may_find_steps():
             steps = await office.work.execute("claim_steps", office.claim_params(office.slots.free))
             self.helper.take(steps)
         return len(claims) + len(steps)
+
+    def _may_find_steps(self) -> bool:
+        """Whether to ask for offered steps too: if there are other workers, runs of ours have some out, or it
+        has not been done for a while (those who offered may all be gone)."""
+        now = time.monotonic()
+        is_due = now - self._looked_for_steps > self.options.lease / 3
+        if not (is_due or self._others or any(held.offered for held in self.owner.held.values())):
+            return False
+        self._looked_for_steps = now
+        return True
 
     async def _wait(self, event: asyncio.Event) -> None:
         pause = self.options.poll * random.uniform(0.5, 1.0)
@@ -275,7 +288,7 @@ class Worker:
         while True:
             office = self.office
             me = {"id": office.identity.id, "queues": office.queues, "fingerprints": list(office.registry)}
-            office.peers = (await office.work.execute("count_peers", me))[0][0]
+            office.peers, self._others = (await office.work.execute("count_peers", me))[0]
             if await self.reaper.sweep():
                 office.wake.set()
             await self._poll_heads()

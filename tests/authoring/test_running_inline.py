@@ -109,6 +109,7 @@ def test_a_failed_run_tells_the_text_that_a_worker_would_record() -> None:
     assert str(caught.value) == (
         "the run of 'fulfil' is FAILED: step 'charge': ValueError: card refused (attempt 2 of 2)"
     )
+    assert caught.value.facts["step"] == "charge"
     assert caught.value.facts["steps"] == ("charge",)
     assert caught.value.facts["error"] == error_of(attempt(charge))
     assert isinstance(caught.value.__cause__, ValueError)

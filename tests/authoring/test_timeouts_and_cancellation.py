@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -485,6 +489,32 @@ def test_threads_are_used_again() -> None:
         return {await threads.submit(lambda: threading.current_thread().name).future for _ in range(50)}
 
     assert asyncio.run(scene()) == {"test-1"}
+
+
+def test_a_stuck_step_does_not_keep_the_process_alive(tmp_path: Path) -> None:
+    script = tmp_path / "stuck.py"
+    script.write_text(
+        "import threading, kairos\n"
+        "wf = kairos.App('shop').workflow('w')\n"
+        "@wf.step(timeout='10ms', retry=kairos.Retry(attempts=1))\n"
+        "def stuck() -> None:\n"
+        "    threading.Event().wait()\n"
+        "try:\n"
+        "    wf.run_inline()\n"
+        "except kairos.RunFailed as exc:\n"
+        "    print(exc)\n"
+    )
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "step 'stuck' took longer than its timeout of 10ms" in done.stdout
 
 
 def test_idle_threads_end(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -363,6 +363,14 @@ def test_a_union_that_json_cannot_tell_apart_is_refused(annotation: Any, value: 
         kind.encode(value)
 
 
+def test_a_union_beside_a_field_of_any_type_is_stored() -> None:
+    class Mixed(BaseModel):
+        anything: Any
+        number: int | str
+
+    assert round_trip(Mixed, Mixed(anything=(1, 2), number="1")) == Mixed(anything=[1, 2], number="1")
+
+
 def test_computed_fields_are_not_stored_and_do_no_harm() -> None:
     class Area(BaseModel):
         model_config = ConfigDict(extra="forbid")

@@ -46,7 +46,9 @@ def test_the_workflow_of_the_readme_runs(tmp_path: Path) -> None:
     assert re.fullmatch(r"charged 990 from A, key [0-9a-f-]{36}:charge\n", out)
 
 
-@pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md", *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("docs/**/*.md"))])
+@pytest.mark.parametrize(
+    "name", ["README.md", "CHANGELOG.md", *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("docs/**/*.md"))]
+)
 def test_links_between_documents_lead_somewhere(name: str) -> None:
     path = ROOT / name
     for target in re.findall(r"\]\(([^)#]+)\)", path.read_text("utf-8")):

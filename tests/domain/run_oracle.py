@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from kairos.domain.events import (
@@ -137,7 +138,7 @@ def check_state(state: RunState, log: Log) -> None:
 def check_log(graph: Graph, log: Log) -> None:
     """Every law that a log obeys, at whatever event it is cut."""
     assert [r.seq for r in log] == list(range(1, len(log) + 1))
-    assert all(a.at <= b.at for a, b in zip(log, log[1:], strict=False)), "time went back"
+    assert all(a.at <= b.at for a, b in pairwise(log)), "time went back"
     assert [isinstance(r.event, RunScheduled) for r in log] == [True] + [False] * (len(log) - 1)
     assert not any(isinstance(r.event, ENDS) for r in log[:-1]), "something follows the end"
     begun = cancelled = False

@@ -302,10 +302,9 @@ def test_a_step_on_another_queue_is_run_by_a_worker_that_serves_it(database: Tes
     async def main() -> None:
         async with (
             working(app, database.dsn),
-            working(app, database.dsn, queues=("gpu",)) as (helper,),
+            working(app, database.dsn, queues=("gpu",)),
             kairos.AsyncClient(database.dsn) as client,
         ):
-            helper.office.peers = 1
             started = await client.start(wf)
             assert await started.result(15) == 3
             begun = await of_kind(client, started, "step_started")
@@ -424,5 +423,94 @@ def test_logs_and_metrics_of_a_step_are_events_before_its_end(database: TestData
             started = await (await client.start(chatty)).wait(10)
             seen = await kinds(client, started)
             assert seen.index("log_emitted") < seen.index("metric_emitted") < seen.index("step_done")
+
+    run(main())
+
+
+def test_a_narrow_run_is_not_starved_by_a_wide_one(database: TestDatabase) -> None:
+    app = kairos.App("t")
+    wide, narrow = app.workflow("wide"), app.workflow("narrow")
+    order: list[str] = []
+
+    def part(ctx: kairos.StepContext) -> None:
+        time.sleep(0.02)
+        order.append(ctx.workflow)
+
+    for i in range(30):
+        wide.step(name=f"part{i}")(part)
+    last: Any = ()
+    for i in range(3):
+        last = [narrow.step(name=f"link{i}", after=last)(part)]
+
+    async def main() -> None:
+        async with working(app, database.dsn, concurrency=2), kairos.AsyncClient(database.dsn) as client:
+            first = await client.start(wide)
+            second = await client.start(narrow)
+            await first.wait(30)
+            await second.wait(30)
+            assert (first.status, second.status) == ("DONE", "DONE")
+
+    run(main())
+    assert max(i for i, name in enumerate(order) if name == "narrow") < 31
+
+
+def test_steps_of_higher_priority_go_first(database: TestDatabase) -> None:
+    app = kairos.App("t")
+    wf = app.workflow("ranked")
+    order: list[str] = []
+
+    async def part(ctx: kairos.StepContext) -> None:
+        order.append(ctx.step)
+
+    for i, priority in enumerate([1, 9, 5, 10, 3]):
+        wf.step(name=f"p{i}", priority=priority)(part)
+
+    async def main() -> None:
+        async with working(app, database.dsn, concurrency=1), kairos.AsyncClient(database.dsn) as client:
+            await (await client.start(wf)).result(20)
+
+    run(main())
+    assert order == ["p3", "p1", "p2", "p4", "p0"]
+
+
+def test_runs_of_higher_priority_are_claimed_first(database: TestDatabase) -> None:
+    app = kairos.App("t")
+    order: list[int] = []
+
+    @app.job
+    async def note(n: int) -> None:
+        order.append(n)
+
+    async def main() -> None:
+        async with kairos.AsyncClient(database.dsn) as client:
+            runs = [await client.start(note, {"n": n}, priority=n) for n in (2, 9, 5)]
+            async with working(app, database.dsn, concurrency=1):
+                for started in runs:
+                    await started.wait(20)
+
+    run(main())
+    assert order == [9, 5, 2]
+
+
+def test_an_attempt_whose_input_is_missing_fails_visibly(database: TestDatabase) -> None:
+    app = kairos.App("t")
+
+    @app.job(retry=kairos.Retry(attempts=1))
+    async def big(text: str) -> int:
+        return len(text)
+
+    async def main() -> None:
+        async with kairos.AsyncClient(database.dsn) as client:
+            started = await client.start(big, {"text": "x" * 5000})
+            import psycopg
+
+            with psycopg.connect(database.admin_dsn, autocommit=True) as conn:
+                conn.execute("delete from kairos.blob")
+            async with working(app, database.dsn):
+                await started.wait(20)
+            state = await client.state(started.id)
+            error = state.steps["big"].error
+            assert error is not None
+            assert "missing from the database" in error.message
 
     run(main())

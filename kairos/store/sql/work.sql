@@ -122,9 +122,10 @@ update kairos.worker set state = 'dead', report = %(report)s::bytea
 where id = %(id)s::uuid and state in ('live', 'draining')
 
 -- name: count_peers
-select count(*) from kairos.worker w
+-- Live workers that could do the same work as this one, and all live workers beside it.
+select count(*) filter (where w.queues && %(queues)s::text[] and w.fingerprints && %(fingerprints)s::text[]), count(*)
+from kairos.worker w
 where w.state = 'live' and w.lease_until > clock_timestamp() and w.id <> %(id)s::uuid
-  and w.queues && %(queues)s::text[] and w.fingerprints && %(fingerprints)s::text[]
 
 -- name: reap_workers
 -- Declare workers dead whose lease has run out. Their row is locked against a renewal at the same moment.

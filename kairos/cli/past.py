@@ -1,0 +1,119 @@
+"""`kairos state`: a run as it stood after one of its events."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from kairos.cli import exits, words
+from kairos.cli.database import reading
+from kairos.cli.documents import state_json
+from kairos.cli.lines import event_line
+from kairos.cli.live import pick, step_width
+from kairos.cli.payloads import preview
+from kairos.cli.story import Story, read_story
+from kairos.cli.terminal import one_line, out, print_json
+from kairos.domain.projection import StepState
+from kairos.domain.states import StepStatus
+from kairos.errors import ConfigError
+
+MAX_STEPS = 60
+
+
+def show_state(name: str, *, at: int | None, url: str | None, as_json: bool) -> int:
+    """Fold the events up to `at` and print what they say."""
+
+    async def work() -> int:
+        async with reading(url) as reader:
+            run_id = await reader.find(name)
+            story = await read_story(reader, run_id, at)
+            if at is not None and at > story.state.seq:
+                raise ConfigError(
+                    f"--at {at}: the run has {story.state.seq} events so far",
+                    hint=f"`kairos events {words.short_id(run_id)}` lists them.",
+                )
+            if as_json:
+                print_json(state_json(story.state))
+            else:
+                _print(out(), story)
+            return exits.OK
+
+    return asyncio.run(work())
+
+
+def _print(console: Console, story: Story) -> None:
+    state = story.state
+    short = words.short_id(story.info.id)
+    if not state.seq:
+        console.print(f"{short} before its first event: nothing has happened yet")
+        return
+    head = Text.assemble((one_line(state.workflow), "bold"), " ", (short, "dim"), "  ")
+    head.append_text(words.status_text(state.status)).append(f"  after event {state.seq} of {story.info.seq}")
+    console.print(head)
+    console.print(event_line(story.events[-1], story.events[0].at, 0), no_wrap=True, overflow="ellipsis")
+    console.print()
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("STEP", no_wrap=True, overflow="ellipsis", width=min(step_width(story), 28))
+    table.add_column("STATUS", no_wrap=True, min_width=11)
+    table.add_column("TRIES", no_wrap=True, justify="right")
+    table.add_column("", no_wrap=True, overflow="ellipsis", ratio=1)
+    names = pick(story, MAX_STEPS)
+    for name in names:
+        step = state.steps[name]
+        tries = Text(str(step.attempt or ""), "yellow" if step.attempt > 1 else "")
+        table.add_row(Text(one_line(name)), words.status_text(step.status), tries, about(story, name, step))
+    console.print(table)
+    if len(state.steps) > len(names):
+        console.print(f"and {len(state.steps) - len(names):,} more steps; --json shows all", style="dim")
+    _print_neighbours(console, short, state.seq, story.info.seq)
+
+
+def _print_neighbours(console: Console, short: str, seq: int, last: int) -> None:
+    """Forwards and back: this command is a slider."""
+    steps = []
+    if seq > 1:
+        steps.append(f"back: kairos state {short} --at {seq - 1}")
+    if seq < last:
+        steps.append(f"on: kairos state {short} --at {seq + 1}")
+    if steps:
+        console.print("\n" + "   ".join(steps), style="dim")
+
+
+def about(story: Story, name: str, step: StepState) -> Text:
+    """What is to be said of a step at that moment."""
+    state, at = story.state, story.state.at
+    if at is None:
+        return Text("")
+    match step.status:
+        case StepStatus.PENDING:
+            missing = [up for up in state.graph.steps[name].upstream if not state.steps[up].done_seq]
+            return Text(f"waits for {listed(missing)}", "dim")
+        case StepStatus.SCHEDULED:
+            return Text(f"ready for {_since(step.scheduled_at, at)}", "dim")
+        case StepStatus.RUNNING:
+            return Text(f"for {_since(step.started_at, at)}, fence {step.token}")
+        case StepStatus.DONE:
+            length = words.took(words.span(step.started_at, step.finished_at))
+            return Text(f"{length}  ").append(preview(step.output) if step.output else "", "dim")
+        case StepStatus.FAILED:
+            next_try = f", next try {words.ago(step.retry_at, at)}" if step.retry_at else ""
+            return Text(f"{step.error.summary if step.error else ''}{next_try}")
+        case _:
+            return Text(one_line(step.reason or ""))
+
+
+def listed(names: list[str], most: int = 4) -> str:
+    """`a, b and 3 more`."""
+    shown = [one_line(name, 40) for name in names[:most]]
+    rest = len(names) - len(shown)
+    if rest:
+        return f"{', '.join(shown)} and {rest} more"
+    return " and ".join(filter(None, (", ".join(shown[:-1]), shown[-1] if shown else "")))
+
+
+def _since(begin: datetime | None, at: datetime) -> str:
+    return words.took(words.span(begin, at))
