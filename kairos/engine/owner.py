@@ -69,10 +69,11 @@ class Owner:
 
     async def take(self, claims: list[tuple[Any, ...]]) -> None:
         """Fold the claimed runs from the log and set them going."""
-        ids = [row[0] for row in claims]
-        found: dict[UUID, list[Row]] = {run_id: [] for run_id in ids}
-        for row in await self.office.work.execute("load_first_events", {"run_ids": ids}):
-            found[row[0]].append(Row(*row[1:]))
+        found: dict[UUID, list[Row]] = {row[0]: [Row(*row[7:])] for row in claims if row[3] == 1}
+        older = [row[0] for row in claims if row[3] > 1]
+        if older:
+            for row in await self.office.work.execute("load_events_of", {"run_ids": older}):
+                found.setdefault(row[0], []).append(Row(*row[1:]))
         for row in claims:
             try:
                 await self._take_one(row, found[row[0]])
@@ -83,7 +84,7 @@ class Owner:
                 await self.office.work.execute("release_run", {**params, "ready_at": later, "crashed": row[5]})
 
     async def _take_one(self, claim: tuple[Any, ...], rows: list[Row]) -> None:
-        run_id, fingerprint, epoch, last_seq, _, crashed, _ = claim
+        run_id, fingerprint, epoch, last_seq, _, crashed = claim[:6]
         workflow = self.office.registry[fingerprint]
         run = OpenRun(RunState(run_id, workflow.graph), first_hash(run_id), epoch)
         catch_up(run, (row for row in rows if row.seq <= last_seq))

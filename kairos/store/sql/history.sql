@@ -87,8 +87,8 @@ from kairos.event e
 where e.run_id = %(run_id)s::uuid and e.seq > %(after)s::integer and e.seq <= %(upto)s::integer
 order by e.seq
 
--- name: load_first_events
--- The first events of many freshly scheduled runs, in one go.
+-- name: load_events_of
+-- Whole logs of several runs, in one go.
 select e.run_id, e.seq, e.kind, e.at, e.step, e.attempt, e.token, e.hash, e.body
 from kairos.event e where e.run_id = any(%(run_ids)s::uuid[]) order by e.run_id, e.seq
 

@@ -1,6 +1,7 @@
 -- name: claim_runs
 -- Take up to `take` waiting runs, most urgent first. Rows locked elsewhere belong to somebody else; nothing
 -- waits here, so a claim cannot be part of a deadlock. The epoch is what fences the last owner's writes.
+-- The first event comes along: of a fresh run it is the whole log, which saves a round trip.
 with c as materialized (
     select c.run_id, c.priority, c.ready_at, c.crashed from unnest(%(queues)s::text[]) as q (queue)
     cross join lateral (
@@ -21,8 +22,10 @@ with c as materialized (
     update kairos.run r set epoch = r.epoch + 1 from t where r.id = t.run_id
     returning r.id, r.fingerprint, r.epoch, r.last_seq, r.status
 )
-select r.id, r.fingerprint, r.epoch, r.last_seq, r.status, c.crashed, clock_timestamp()
-from r join c on c.run_id = r.id order by c.priority desc, c.ready_at
+select r.id, r.fingerprint, r.epoch, r.last_seq, r.status, c.crashed, clock_timestamp(),
+       e.seq, e.kind, e.at, e.step, e.attempt, e.token, e.hash, e.body
+from r join c on c.run_id = r.id join kairos.event e on e.run_id = r.id and e.seq = 1
+order by c.priority desc, c.ready_at
 
 -- name: claim_steps
 -- Take step tasks that owners have offered. The fence is given by the `step_started` that follows.
