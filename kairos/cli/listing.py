@@ -5,20 +5,17 @@ from __future__ import annotations
 import asyncio
 import shlex
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from kairos.cli import exits, words
 from kairos.cli.database import reading
-from kairos.cli.starting import read_labels
+from kairos.cli.filters import read_labels, read_moment, read_status
+from kairos.cli.grid import Column, print_grid
 from kairos.cli.terminal import one_line, out, print_json
-from kairos.domain.duration import parse_duration
-from kairos.domain.names import nearest
 from kairos.domain.states import RunStatus
-from kairos.errors import ConfigError, DefinitionError
 from kairos.store.reader import Reader, RunInfo
 
 
@@ -79,50 +76,28 @@ def list_runs(wanted: RunFilter, *, url: str | None, as_json: bool) -> int:
     return asyncio.run(work())
 
 
-def read_status(text: str) -> RunStatus:
-    """A status in any letter case. Raises ConfigError, proposing the nearest."""
-    try:
-        return RunStatus(text.upper())
-    except ValueError:
-        names = [status.lower() for status in RunStatus]
-        raise ConfigError(f"--status {text!r} is not a status", hint=nearest(text.lower(), names)) from None
-
-
-def read_moment(text: str | None, option: str) -> datetime | None:
-    """`2h` (ago), or a date or time in ISO 8601; without a zone it is local time. Raises ConfigError."""
-    if text is None:
-        return None
-    try:
-        return datetime.fromisoformat(text).astimezone(UTC)
-    except ValueError:
-        pass
-    try:
-        return datetime.now(UTC) - parse_duration(text.removesuffix("ago").strip(), what=option)
-    except (DefinitionError, OverflowError):
-        hint = 'Write 30m, 2h, 7d, or 2026-07-17, or "2026-07-17 12:00".'
-        raise ConfigError(f"{option} {text!r} is not a time", hint=hint) from None
-
-
 def _print(console: Console, page: list[RunInfo], following: str | None) -> None:
     now = words.now()
-    is_wide = console.width >= 100
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("RUN", no_wrap=True)
-    table.add_column("WORKFLOW", no_wrap=True, overflow="ellipsis", max_width=32)
-    table.add_column("STATUS", no_wrap=True)
-    table.add_column("CREATED", no_wrap=True, justify="right")
-    table.add_column("TOOK", no_wrap=True, justify="right")
-    table.add_column("ABOUT", no_wrap=True, overflow="ellipsis", ratio=1)
-    for info in page:
-        table.add_row(
-            Text(str(info.id) if is_wide and not console.is_terminal else words.short_id(info.id), "bold"),
+    columns = [
+        Column("RUN"),
+        Column("WORKFLOW", most=32 if console.width >= 80 else 16),
+        Column("STATUS"),
+        Column("CREATED", is_right=True),
+        Column("TOOK", is_right=True),
+        Column(""),
+    ]
+    rows = [
+        [
+            Text(words.short_id(info.id) if console.is_terminal else str(info.id), "bold"),
             Text(one_line(info.workflow)),
             words.status_text(info.status),
             Text(words.ago(info.created_at, now)),
             Text(_length(info, now)),
             about(info),
-        )
-    console.print(table)
+        ]
+        for info in page
+    ]
+    print_grid(console, columns, rows)
     if following is not None:
         console.print(Text.assemble(("older: ", "dim"), following), soft_wrap=True)
 

@@ -10,10 +10,10 @@ from typing import Final
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from kairos.cli import words
+from kairos.cli.grid import Column, grid
 from kairos.cli.lines import event_line
 from kairos.cli.story import Story, catch_up
 from kairos.cli.terminal import one_line, out
@@ -96,14 +96,9 @@ def draw(story: Story, console: Console, now: datetime) -> RenderableType:
     """The run as it stands: header, as many steps as fit, a count of all."""
     room = max(console.height - 6, 5)
     names = pick(story, room)
-    table = Table.grid(padding=(0, 2))
-    table.add_column(width=step_width(story), no_wrap=True, overflow="ellipsis")
-    table.add_column(no_wrap=True, min_width=11)
-    table.add_column(no_wrap=True, justify="right", min_width=6)
-    table.add_column(no_wrap=True, overflow="ellipsis")
-    for name in names:
-        table.add_row(*_row(story, name, now))
-    return Group(header(story, now), Text(""), table, *_hidden(story, names), Text(""), progress(story, console))
+    columns = [Column("", most=STEP_WIDTH), Column("", least=11), Column("", is_right=True, least=6), Column("")]
+    lines = grid(columns, [_row(story, name, now) for name in names], console.width, has_head=False)
+    return Group(header(story, now), Text(""), *lines, *_hidden(story, names), Text(""), progress(story, console))
 
 
 def header(story: Story, now: datetime) -> Text:

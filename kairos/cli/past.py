@@ -6,14 +6,14 @@ import asyncio
 from datetime import datetime
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from kairos.cli import exits, words
 from kairos.cli.database import reading
 from kairos.cli.documents import state_json
+from kairos.cli.grid import Column, print_grid
 from kairos.cli.lines import event_line
-from kairos.cli.live import pick, step_width
+from kairos.cli.live import pick
 from kairos.cli.payloads import preview
 from kairos.cli.story import Story, read_story
 from kairos.cli.terminal import one_line, out, print_json
@@ -56,17 +56,14 @@ def _print(console: Console, story: Story) -> None:
     console.print(head)
     console.print(event_line(story.events[-1], story.events[0].at, 0), no_wrap=True, overflow="ellipsis")
     console.print()
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("STEP", no_wrap=True, overflow="ellipsis", width=min(step_width(story), 28))
-    table.add_column("STATUS", no_wrap=True, min_width=11)
-    table.add_column("TRIES", no_wrap=True, justify="right")
-    table.add_column("", no_wrap=True, overflow="ellipsis", ratio=1)
+    columns = [Column("STEP", most=28), Column("STATUS", least=11), Column("TRIES", is_right=True), Column("")]
     names = pick(story, MAX_STEPS)
+    rows = []
     for name in names:
         step = state.steps[name]
         tries = Text(str(step.attempt or ""), "yellow" if step.attempt > 1 else "")
-        table.add_row(Text(one_line(name)), words.status_text(step.status), tries, about(story, name, step))
-    console.print(table)
+        rows.append([Text(one_line(name)), words.status_text(step.status), tries, about(story, name, step)])
+    print_grid(console, columns, rows)
     if len(state.steps) > len(names):
         console.print(f"and {len(state.steps) - len(names):,} more steps; --json shows all", style="dim")
     _print_neighbours(console, short, state.seq, story.info.seq)
@@ -100,8 +97,8 @@ def about(story: Story, name: str, step: StepState) -> Text:
             length = words.took(words.span(step.started_at, step.finished_at))
             return Text(f"{length}  ").append(preview(step.output) if step.output else "", "dim")
         case StepStatus.FAILED:
-            next_try = f", next try {words.ago(step.retry_at, at)}" if step.retry_at else ""
-            return Text(f"{step.error.summary if step.error else ''}{next_try}")
+            next_try = f"next try {words.ago(step.retry_at, at)}: " if step.retry_at else ""
+            return Text(next_try + one_line(step.error.summary if step.error else ""))
         case _:
             return Text(one_line(step.reason or ""))
 

@@ -7,13 +7,13 @@ from datetime import datetime
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from kairos.cli import exits, words
 from kairos.cli.database import reading
 from kairos.cli.documents import error_json, state_json
 from kairos.cli.failures import print_failure
+from kairos.cli.grid import Column, print_grid
 from kairos.cli.live import pick, step_width
 from kairos.cli.payloads import print_value, value_of
 from kairos.cli.story import Story, read_story
@@ -117,19 +117,19 @@ def print_steps(console: Console, story: Story, limit: int | None) -> None:
     now = words.now()
     names = pick(story, limit or len(story.state.graph.steps))
     name_width = min(step_width(story), 28 if console.width >= 80 else 20)
-    room = console.width - name_width - 2 - 13 - 7 - 8 - 2
+    room = console.width - name_width - 2 - 13 - 7 - 9 - 1
     scale = Scale.of(story, min(room, 60), now) if room >= 16 else None
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("STEP", no_wrap=True, overflow="ellipsis", width=name_width)
-    table.add_column("STATUS", no_wrap=True, min_width=11)
-    table.add_column("TRIES", no_wrap=True, justify="right")
-    table.add_column("TOOK", no_wrap=True, justify="right", min_width=6)
+    columns = [
+        Column("STEP", most=name_width),
+        Column("STATUS", least=11),
+        Column("TRIES", is_right=True),
+        Column("TOOK", is_right=True, least=7),
+    ]
     if scale is not None:
-        table.add_column(scale.heading(), no_wrap=True)
-    for name in names:
-        table.add_row(*_row(story, name, now), *([bar(story, name, scale)] if scale else []))
+        columns.append(Column(scale.heading()))
+    rows = [[*_row(story, name, now), *([bar(story, name, scale)] if scale else [])] for name in names]
     console.print()
-    console.print(table)
+    print_grid(console, columns, rows)
     hidden = len(story.state.graph.steps) - len(names)
     if hidden:
         console.print(f"and {hidden:,} more steps; --all shows them", style="dim")

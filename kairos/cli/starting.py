@@ -16,6 +16,7 @@ from kairos.authoring.loading import load_app
 from kairos.cli import exits, words
 from kairos.cli.apps import choose_app
 from kairos.cli.database import connected
+from kairos.cli.filters import read_labels
 from kairos.cli.payloads import value_of
 from kairos.cli.terminal import err, is_live, out, print_json, safe
 from kairos.cli.waiting import print_output, print_trouble, wait_quietly, wait_showing
@@ -117,17 +118,6 @@ def read_input(text: str | None) -> Any:
             f"{where} is not JSON: {exc}",
             hint='Write it as \'{"name": "value"}\' (in single quotes), as @file.json, or as - for standard input.',
         ) from None
-
-
-def read_labels(given: tuple[str, ...]) -> dict[str, str]:
-    """`--label name=value` as a dict. Raises ConfigError."""
-    labels: dict[str, str] = {}
-    for item in given:
-        name, sep, value = item.partition("=")
-        if not sep or not name or not value:
-            raise ConfigError(f"--label {item!r} is not NAME=VALUE")
-        labels[name] = value
-    return labels
 
 
 def _announce(run: AsyncRun) -> None:

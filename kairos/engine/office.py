@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
@@ -37,12 +37,11 @@ class Identity:
 class Slots:
     """How many bodies may run at once."""
 
-    __slots__ = ("freed", "on_free", "taken", "total")
+    __slots__ = ("freed", "taken", "total")
 
     def __init__(self, total: int) -> None:
         self.total, self.taken = total, 0
         self.freed = asyncio.Event()
-        self.on_free: Callable[[], None] = lambda: None
 
     @property
     def free(self) -> int:
@@ -58,7 +57,6 @@ class Slots:
         self.taken -= count
         if count:
             self.freed.set()
-            self.on_free()
 
 
 @dataclass(slots=True)
@@ -77,7 +75,6 @@ class Office:
     history: History
     threads: Threads
     peers: int = 0
-    others: int = 0
     stale_writes: int = 0
     stopping: bool = False
     wake: asyncio.Event = field(default_factory=asyncio.Event)

@@ -66,6 +66,7 @@ class Worker:
         self.stopped.set()
         if hasattr(self, "office"):
             self.office.wake.set()
+            self.office.slots.freed.set()
 
     async def run(self) -> None:
         """Work until `stop()`; as a new incarnation whenever this worker was declared dead meanwhile."""

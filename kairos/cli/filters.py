@@ -1,0 +1,45 @@
+"""Reads what narrows a list: labels, statuses, moments."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from kairos.domain.duration import parse_duration
+from kairos.domain.names import nearest
+from kairos.domain.states import RunStatus
+from kairos.errors import ConfigError, DefinitionError
+
+
+def read_labels(given: tuple[str, ...]) -> dict[str, str]:
+    """`--label name=value` as a dict. Raises ConfigError."""
+    labels: dict[str, str] = {}
+    for item in given:
+        name, sep, value = item.partition("=")
+        if not sep or not name or not value:
+            raise ConfigError(f"--label {item!r} is not NAME=VALUE", hint="For example --label customer=42.")
+        labels[name] = value
+    return labels
+
+
+def read_status(text: str) -> RunStatus:
+    """A status in any letter case. Raises ConfigError, proposing the nearest."""
+    try:
+        return RunStatus(text.upper())
+    except ValueError:
+        names = [status.lower() for status in RunStatus]
+        raise ConfigError(f"--status {text!r} is not a status", hint=nearest(text.lower(), names)) from None
+
+
+def read_moment(text: str | None, option: str) -> datetime | None:
+    """`2h` (ago), or a date or time in ISO 8601; without a zone it is local time. Raises ConfigError."""
+    if text is None:
+        return None
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    try:
+        return datetime.now(UTC) - parse_duration(text.removesuffix("ago").strip(), what=option)
+    except (DefinitionError, OverflowError):
+        hint = 'Write 30m, 2h, 7d, 2026-07-17, or "2026-07-17 12:00".'
+        raise ConfigError(f"{option} {text!r} is not a time", hint=hint) from None
