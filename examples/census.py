@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import sysconfig
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -19,6 +20,10 @@ import kairos
 
 SHARDS = 8
 SKIPPED = {"site-packages", "dist-packages", "test", "tests", "idle_test", "lib2to3", "__pycache__"}
+
+# CPython 3.11 and 3.12 count the parser's recursion per interpreter: two threads that parse at the same moment
+# can trip over each other ("AST constructor recursion depth mismatch").
+PARSER = threading.Lock()
 
 app = kairos.App("census")
 
@@ -100,7 +105,8 @@ def parse(discover: Listing, ctx: kairos.StepContext) -> Shard:
         ctx.heartbeat()
         try:
             source = (Path(discover.root) / name).read_text("utf-8")
-            tree = ast.parse(source)
+            with PARSER:
+                tree = ast.parse(source)
         except (OSError, SyntaxError, ValueError) as problem:
             shard.unreadable.append(f"{name}: {type(problem).__name__}")
             continue

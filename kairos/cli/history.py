@@ -13,7 +13,7 @@ from kairos.cli.documents import event_json
 from kairos.cli.lines import event_line
 from kairos.cli.live import follow, step_width
 from kairos.cli.story import Story, begin_story, catch_up
-from kairos.cli.terminal import out, print_json
+from kairos.cli.terminal import out, print_json, print_line
 from kairos.domain.events import EVENT_TYPES, Recorded
 from kairos.domain.names import nearest
 from kairos.errors import ConfigError
@@ -85,8 +85,4 @@ async def _follow(reader: Reader, story: Story, wanted: EventFilter, as_json: bo
 def _print(console: Console, story: Story, chosen: list[Recorded]) -> None:
     width = step_width(story)
     for recorded in chosen:
-        line = event_line(recorded, story.events[0].at, width)
-        if console.is_terminal:
-            console.print(line, no_wrap=True, overflow="ellipsis")
-        else:
-            console.print(line, soft_wrap=True)
+        print_line(console, event_line(recorded, story.events[0].at, width))

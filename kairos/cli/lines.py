@@ -35,6 +35,7 @@ def event_line(recorded: Recorded, began: datetime, step_width: int) -> Text:
         line.append(one_line(step, step_width).ljust(step_width))
         line.append(f" {tries:<4}", "yellow")
     line.append(detail(event, recorded.at))
+    line.rstrip()
     return line
 
 

@@ -78,6 +78,7 @@ def list_runs(wanted: RunFilter, *, url: str | None, as_json: bool) -> int:
 
 def _print(console: Console, page: list[RunInfo], following: str | None) -> None:
     now = words.now()
+    is_whole = not console.is_terminal and console.width >= 100
     columns = [
         Column("RUN"),
         Column("WORKFLOW", most=32 if console.width >= 80 else 16),
@@ -88,7 +89,7 @@ def _print(console: Console, page: list[RunInfo], following: str | None) -> None
     ]
     rows = [
         [
-            Text(words.short_id(info.id) if console.is_terminal else str(info.id), "bold"),
+            Text(str(info.id) if is_whole else words.short_id(info.id), "bold"),
             Text(one_line(info.workflow)),
             words.status_text(info.status),
             Text(words.ago(info.created_at, now)),

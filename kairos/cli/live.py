@@ -82,7 +82,7 @@ def print_fresh(console: Console, story: Story, fresh: int) -> None:
     began = story.events[0].at if story.events else datetime.now().astimezone()
     width = step_width(story)
     for recorded in story.events[len(story.events) - fresh :]:
-        console.print(event_line(recorded, began, width), no_wrap=True, overflow="ellipsis", crop=True)
+        print_line(console, event_line(recorded, began, width))
     if fresh:
         console.file.flush()
 

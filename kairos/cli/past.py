@@ -13,10 +13,10 @@ from kairos.cli.database import reading
 from kairos.cli.documents import state_json
 from kairos.cli.grid import Column, print_grid
 from kairos.cli.lines import event_line
-from kairos.cli.live import pick
+from kairos.cli.live import pick, step_width
 from kairos.cli.payloads import preview
 from kairos.cli.story import Story, read_story
-from kairos.cli.terminal import one_line, out, print_json
+from kairos.cli.terminal import one_line, out, print_json, print_line
 from kairos.domain.projection import StepState
 from kairos.domain.states import StepStatus
 from kairos.errors import ConfigError
@@ -54,7 +54,7 @@ def _print(console: Console, story: Story) -> None:
     head = Text.assemble((one_line(state.workflow), "bold"), " ", (short, "dim"), "  ")
     head.append_text(words.status_text(state.status)).append(f"  after event {state.seq} of {story.info.seq}")
     console.print(head)
-    console.print(event_line(story.events[-1], story.events[0].at, 0), no_wrap=True, overflow="ellipsis")
+    print_line(console, event_line(story.events[-1], story.events[0].at, step_width(story)))
     console.print()
     columns = [Column("STEP", most=28), Column("STATUS", least=11), Column("TRIES", is_right=True), Column("")]
     names = pick(story, MAX_STEPS)

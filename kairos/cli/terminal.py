@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
 PIPED_WIDTH: Final = 120
 """Columns when the output is not a terminal and COLUMNS is not set."""
@@ -83,6 +84,14 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "isoformat"):
         return value.isoformat()
     return str(value)
+
+
+def print_line(console: Console, line: Text, *, is_cut: bool | None = None) -> None:
+    """One line: cut with an ellipsis at the width of a terminal, left whole elsewhere."""
+    if console.is_terminal if is_cut is None else is_cut:
+        console.print(line, no_wrap=True, overflow="ellipsis")
+    else:
+        console.print(line, soft_wrap=True)
 
 
 def note(text: str) -> None:

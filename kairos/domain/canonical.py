@@ -44,13 +44,17 @@ def encode(value: Any) -> bytes:
 def encode_plain(value: Any) -> bytes:
     """`encode` for a value known to be made of plain JSON types, such as the output of a serialiser.
 
-    It skips the walk that looks for other types; everything else is refused all the same. Lists only, no
-    tuples: nobody would count how deep those are nested.
+    It skips the walk that looks for other types; everything else is refused all the same.
     """
-    raw = _dump(value)
-    if b"null" in raw or raw.count(b"{") + raw.count(b"[") > MAX_DEPTH or len(raw) > MAX_BYTES:
+    try:
+        raw = orjson.dumps(value, option=_STRICT)
+    except (TypeError, RecursionError, ValueError) as exc:
         check(value)
-        _check_size(raw)
+        raise PayloadError(f"this value cannot be stored as JSON: {exc}", hint=_HINT) from None
+    # Reading it back shows whether a null was NaN, at a fraction of the time that a walk takes.
+    if (b"null" in raw and orjson.loads(raw) != value) or _is_deep(raw, value):
+        check(value)
+    _check_size(raw)
     return raw
 
 
@@ -110,6 +114,18 @@ def _dump(value: Any) -> bytes:
     except (TypeError, RecursionError, ValueError) as exc:
         check(value)
         raise PayloadError(f"this value cannot be stored as JSON: {exc}", hint=_HINT) from None
+
+
+def _is_deep(raw: bytes, value: Any) -> bool:
+    if raw.count(b"{") + raw.count(b"[") <= MAX_DEPTH:
+        return False
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        inside = [item for outer in level for item in (outer.values() if type(outer) is dict else outer)]
+        level = [item for item in inside if type(item) is dict or type(item) is list or type(item) is tuple]
+        if not level:
+            return False
+    return True
 
 
 def _check_size(raw: bytes) -> None:

@@ -1,53 +1,63 @@
-"""Checks that what is stored is what happened: chain, seq, legality, and the projection against the fold.
+"""Proves that histories are whole, or names the first event that is not. Reads only.
 
-Tamper-evident, not tamper-proof: whoever can rewrite a whole run and its head leaves no trace here. Keep a
-copy of heads elsewhere if that matters.
+For every run: seq counts from 1 without a gap, the hash chain holds from the run's id to the head, every event
+can be read and is allowed by the rules, the fold agrees with the stored head, payloads are there and have the
+hash by which they are named, and a run that goes on has a task. Somebody who may rewrite a whole history with
+its head can still forge it: the chain makes tampering evident to whoever kept an older head hash.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from datetime import datetime
+from hashlib import sha256
+from typing import Any, Final
 from uuid import UUID
 
-from psycopg import IsolationLevel
-
 from kairos.domain import canonical
-from kairos.domain.events import RunScheduled, StepDone
-from kairos.domain.fingerprint import Definition, fingerprint
+from kairos.domain.events import Recorded, RunDone, RunScheduled, StepDone
+from kairos.domain.fingerprint import Definition
+from kairos.domain.fingerprint import fingerprint as fingerprint_of
 from kairos.domain.payload import Payload
 from kairos.domain.projection import RunState, apply
-from kairos.domain.states import RunStatus
+from kairos.domain.states import StepStatus
 from kairos.errors import KairosError, RunNotFound
 from kairos.store.codec import Row, decode, first_hash, link
 from kairos.store.connect import Session
-from kairos.store.history import Conn
-from kairos.store.queries import query
 
-_PAGE = 500
+PAGE: Final = 500
+MAX_EVENTS: Final = 50_000
+"""Runs are read in groups of about this many events."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is not as it should be; `seq` is the first event concerned, None if it is not an event."""
+    """Something that is not as it must be.
 
-    check: str
-    what: str
+    Attributes:
+        code: a stable word: `gap`, `chain`, `reordered`, `truncated`, `beyond_head`, `head_hash`, `unreadable`,
+            `illegal`, `projection`, `blob`, `definition`, `task`, `failure`, `output`, `orphan`.
+        seq: the first event concerned, if it is about one.
+    """
+
+    run_id: UUID
+    code: str
+    message: str
     seq: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON."""
-        return {"check": self.check, "seq": self.seq, "what": self.what}
+        return {"run_id": str(self.run_id), "code": self.code, "seq": self.seq, "message": self.message}
 
 
 @dataclass(slots=True)
-class Verdict:
-    """What was found about one run."""
+class Report:
+    """What was checked and what was found."""
 
-    run_id: UUID
+    runs: int = 0
     events: int = 0
-    status: str | None = None
+    blobs: int = 0
     problems: list[Problem] = field(default_factory=list)
 
     @property
@@ -57,166 +67,282 @@ class Verdict:
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON."""
+        problems = [problem.to_json() for problem in self.problems]
         return {
-            "run": str(self.run_id),
-            "status": self.status,
+            "ok": self.is_clean,
+            "runs": self.runs,
             "events": self.events,
-            "clean": self.is_clean,
-            "problems": [problem.to_json() for problem in self.problems],
+            "blobs": self.blobs,
+            "problems": problems,
         }
 
 
-async def verify_run(session: Session, run_id: UUID) -> Verdict:
-    """Check one run, in one snapshot, so that a worker that goes on meanwhile does not disturb.
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A run's row, and what stands beside it in the same snapshot."""
 
-    Raises:
-        RunNotFound: there is neither a head nor an event.
-    """
+    run_id: UUID
+    created_at: datetime
+    workflow: str
+    fingerprint: str
+    queue: str
+    priority: int
+    key: str | None
+    labels: dict[str, str]
+    last_seq: int
+    head_hash: bytes
+    status: str
+    newest: int
+    tasks: tuple[str, ...]
+    failure: str | None
 
-    async def work(conn: Conn) -> Verdict:
-        await conn.set_isolation_level(IsolationLevel.REPEATABLE_READ)
-        try:
-            async with conn.transaction():
-                return await _verify(conn, run_id)
-        finally:
-            await conn.set_isolation_level(None)
-
-    return await session.run(work)
-
-
-async def verify_all(session: Session) -> AsyncIterator[Verdict]:
-    """Check every run, oldest first, and that no events lie about without a run."""
-    after: UUID | None = None
-    while True:
-        rows = await session.execute("list_run_ids", {"after": after, "take": _PAGE})
-        for (run_id,) in rows:
-            yield await verify_run(session, run_id)
-            after = run_id
-        if len(rows) < _PAGE:
-            break
-    for run_id, last in await session.execute("events_without_run", {"take": 1000}):
-        problem = Problem("head", f"{last} events have no head: the run's row is gone", 1)
-        yield Verdict(run_id, last, None, [problem])
+    @classmethod
+    def of(cls, row: Sequence[Any]) -> Head:
+        """One row of `verify_heads`."""
+        return cls(
+            *row[:7], labels=row[7] or {}, last_seq=row[8], head_hash=bytes(row[9]), status=row[10],
+            newest=row[11] or 0, tasks=tuple(row[12] or ()), failure=row[13],
+        )  # fmt: skip
 
 
-async def _verify(conn: Conn, run_id: UUID) -> Verdict:
-    head = await (await conn.execute(query("verify_head"), {"run_id": run_id})).fetchone()
-    found = await (await conn.execute(query("verify_events"), {"run_id": run_id})).fetchall()
-    rows = [Row(*row) for row in found]
-    verdict = Verdict(run_id, len(rows), head[9] if head else None)
-    if head is None:
-        if not rows:
+class Verifier:
+    """Checks runs through one session, keeping definitions and known-good payloads between them."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._definitions: dict[str, Definition | str] = {}
+        self._good_blobs: set[str] = set()
+        self.report = Report()
+
+    async def one(self, run_id: UUID) -> Report:
+        """Check one run. Raises RunNotFound."""
+        params = {"run_ids": [run_id], "after": None, "take": 1}
+        heads = [Head.of(row) for row in await self._session.execute("verify_heads", params)]
+        if not heads:
             raise RunNotFound(f"there is no run {run_id}", run_id=str(run_id))
-        verdict.problems.append(Problem("head", f"{len(rows)} events have no head: the run's row is gone", 1))
-        return verdict
-    problems = verdict.problems
-    problems += check_chain(run_id, rows)
-    problems += _check_tail(rows, last_seq=head[7], head_hash=bytes(head[8]))
-    if head[11] is None:
-        problems.append(Problem("definition", f"definition {head[1]} is missing"))
-        return verdict
-    definition = Definition.from_json(canonical.decode(bytes(head[11])))
-    if fingerprint(definition) != head[1]:
-        problems.append(Problem("definition", f"definition {head[1]} does not have that fingerprint any more"))
-    state, bad = fold_strictly(RunState(run_id, definition.graph), rows)
-    problems += bad
-    if not bad:
-        problems += _check_projection(state, rows, head)
-        problems += await _check_payloads(conn, rows)
-    return verdict
+        await self._group(heads)
+        return self.report
+
+    async def every(self) -> AsyncIterator[Report]:
+        """Check every run; yields the report as it grows, after each group."""
+        after: UUID | None = None
+        while True:
+            params = {"run_ids": None, "after": after, "take": PAGE}
+            heads = [Head.of(row) for row in await self._session.execute("verify_heads", params)]
+            for group in _groups(heads):
+                await self._group(group)
+                yield self.report
+            if len(heads) < PAGE:
+                break
+            after = heads[-1].run_id
+        for (run_id,) in await self._session.execute("verify_orphans", {"take": 1000}):
+            self._found(run_id, "orphan", "its events are there but its head is gone")
+        yield self.report
+
+    async def _group(self, heads: Sequence[Head]) -> None:
+        rows: dict[UUID, list[Row]] = {head.run_id: [] for head in heads}
+        newest = {head.run_id: head.newest for head in heads}
+        for row in await self._session.execute("verify_events", {"run_ids": list(rows)}):
+            if row[1] <= newest[row[0]]:
+                rows[row[0]].append(Row(*row[1:7], bytes(row[7]), bytes(row[8])))
+        payloads: list[tuple[UUID, int, Payload]] = []
+        for head in heads:
+            definition = await self._definition(head)
+            payloads += check_run(head, rows[head.run_id], definition, self.report)
+        await self._check_blobs(payloads)
+
+    async def _definition(self, head: Head) -> Definition | None:
+        """The pinned definition, proved to be what its name says; a problem is reported once per run."""
+        known = self._definitions.get(head.fingerprint)
+        if known is None:
+            rows = await self._session.execute("get_definition", {"fingerprint": head.fingerprint})
+            known = self._definitions[head.fingerprint] = _read_definition(head.fingerprint, rows)
+        if isinstance(known, str):
+            self._found(head.run_id, "definition", known)
+            return None
+        return known
+
+    async def _check_blobs(self, payloads: Iterable[tuple[UUID, int, Payload]]) -> None:
+        wanted: dict[str, list[tuple[UUID, int, Payload]]] = {}
+        for item in payloads:
+            if item[2].sha256 is not None and item[2].sha256 not in self._good_blobs:
+                wanted.setdefault(item[2].sha256, []).append(item)
+        digests = list(wanted)
+        for begin in range(0, len(digests), 50):
+            part = digests[begin : begin + 50]
+            found = await self._session.execute("get_blobs", {"digests": [bytes.fromhex(d) for d in part]})
+            datas = {bytes(row[0]).hex(): bytes(row[1]) for row in found}
+            for digest in part:
+                self._check_blob(digest, datas.get(digest), wanted[digest])
+
+    def _check_blob(self, digest: str, data: bytes | None, users: list[tuple[UUID, int, Payload]]) -> None:
+        self.report.blobs += 1
+        problem = None
+        if data is None:
+            problem = f"payload {digest[:12]} is missing"
+        elif sha256(data).hexdigest() != digest:
+            problem = f"payload {digest[:12]} was changed: its bytes have another hash"
+        elif any(payload.size != len(data) for _, _, payload in users):
+            problem = f"payload {digest[:12]} has {len(data)} bytes, which is not what its event says"
+        if problem is None:
+            self._good_blobs.add(digest)
+            return
+        for run_id, seq, _ in users:
+            self._found(run_id, "blob", problem, seq)
+
+    def _found(self, run_id: UUID, code: str, message: str, seq: int | None = None) -> None:
+        self.report.problems.append(Problem(run_id, code, message, seq))
 
 
-def check_chain(run_id: UUID, rows: Iterable[Row]) -> list[Problem]:
-    """Seq without a gap from 1, and every hash that of its event on top of the one before. Stops at the first."""
-    previous, expected = first_hash(run_id), 1
-    for row in rows:
-        if row.seq != expected:
-            return [Problem("seq", f"event {expected} is missing: the next one is {row.seq}", expected)]
-        digest = link(previous, row.seq, row.kind, row.at, row.step, row.attempt, row.token, bytes(row.body))
-        if digest != bytes(row.hash):
-            return [
-                Problem("chain", f"event {row.seq} ({row.kind}) is not what was hashed when it was written", row.seq)
-            ]
-        previous, expected = digest, expected + 1
-    return []
+def _groups(heads: Sequence[Head]) -> Iterable[list[Head]]:
+    group: list[Head] = []
+    size = 0
+    for head in heads:
+        if group and size + head.newest > MAX_EVENTS:
+            yield group
+            group, size = [], 0
+        group.append(head)
+        size += head.newest
+    if group:
+        yield group
 
 
-def fold_strictly(state: RunState, rows: Iterable[Row]) -> tuple[RunState, list[Problem]]:
-    """Fold, naming the first event that cannot be read or that no state machine allows."""
+def _read_definition(fingerprint: str, rows: Sequence[Sequence[Any]]) -> Definition | str:
+    if not rows:
+        return f"definition {fingerprint} is missing"
+    try:
+        definition = Definition.from_json(canonical.decode(bytes(rows[0][0])))
+    except (ValueError, KeyError, TypeError, KairosError) as exc:
+        return f"definition {fingerprint} cannot be read: {exc}"
+    if fingerprint_of(definition) != fingerprint:
+        return f"definition {fingerprint} was changed: its content has fingerprint {fingerprint_of(definition)}"
+    return definition
+
+
+# -- one run, without any I/O ---------------------------------------------------------------------------------
+
+
+def check_run(
+    head: Head, rows: Sequence[Row], definition: Definition | None, report: Report
+) -> list[tuple[UUID, int, Payload]]:
+    """Check a run's rows against its head; adds to `report`, returns the payloads that its events name."""
+
+    def found(code: str, message: str, seq: int | None = None) -> None:
+        report.problems.append(Problem(head.run_id, code, message, seq))
+
+    report.runs += 1
+    report.events += len(rows)
+    before = len(report.problems)
+    for problem in _check_chain(head, rows):
+        found(*problem)
+    if len(report.problems) > before or definition is None:
+        # On a broken chain everything that follows would be a consequence: one cause, one message.
+        return []
+    state = RunState(head.run_id, definition.graph)
+    payloads: list[tuple[UUID, int, Payload]] = []
+    events: dict[int, Recorded] = {}
     for row in rows:
         try:
-            apply(state, decode(row))
+            recorded = decode(row)
         except KairosError as exc:
-            return state, [Problem("legality", exc.message, row.seq)]
-    return state, []
+            found("unreadable", exc.message, row.seq)
+            return payloads
+        try:
+            apply(state, recorded)
+        except KairosError as exc:
+            found("illegal", f"the rules do not allow {row.kind} here: {exc.message}", row.seq)
+            return payloads
+        events[row.seq] = recorded
+        if isinstance(recorded.event, RunScheduled):
+            payloads.append((head.run_id, row.seq, recorded.event.input))
+        elif isinstance(recorded.event, StepDone):
+            payloads.append((head.run_id, row.seq, recorded.event.output))
+    for problem in (*_check_projection(head, state), *_check_tasks(head, state), *_check_outputs(events)):
+        found(*problem)
+    return payloads
 
 
-def _check_tail(rows: list[Row], *, last_seq: int, head_hash: bytes) -> list[Problem]:
-    seen = rows[-1].seq if rows else 0
-    if seen < last_seq:
-        return [Problem("truncated", f"the log ends at {seen}, the head says {last_seq}", seen + 1)]
-    if seen > last_seq:
-        return [Problem("head", f"the log goes on to {seen}, the head says {last_seq}", last_seq + 1)]
-    if rows and bytes(rows[-1].hash) != head_hash:
-        return [Problem("head", "the last event does not have the hash that the head says", seen)]
-    return []
+_Found = tuple[str, str] | tuple[str, str, int]
 
 
-def _check_projection(state: RunState, rows: list[Row], head: tuple[Any, ...]) -> list[Problem]:
-    stored = {
-        "workflow": head[0],
-        "fingerprint": head[1],
-        "queue": head[2],
-        "priority": head[3],
-        "key": head[4],
-        "labels": head[5] or {},
-        "status": head[9],
-        "created_at": head[10],
-    }
-    folded = {
-        "workflow": state.workflow,
-        "fingerprint": state.fingerprint,
-        "queue": state.queue,
-        "priority": state.priority,
-        "key": state.key,
-        "labels": dict(state.labels),
-        "status": state.status.value,
-        "created_at": state.scheduled_at,
-    }
-    problems = [
-        Problem("projection", f"{name} is stored as {stored[name]!r}, the log folds to {folded[name]!r}")
-        for name in stored
-        if stored[name] != folded[name]
-    ]
-    if not state.status.is_terminal and not head[12]:
-        problems.append(Problem("task", f"the run is {state.status} but has no task: nobody will ever take it"))
-    if state.status.is_terminal and head[12]:
-        problems.append(Problem("task", f"the run is {state.status} but still has a task"))
-    ended_badly = state.status in (RunStatus.FAILED, RunStatus.CANCELLED, RunStatus.EXPIRED)
-    if (head[13] is not None) != ended_badly or (ended_badly and head[13] != state.status.value):
-        problems.append(Problem("failure", f"the run is {state.status}, its row among the failures says {head[13]}"))
-    return problems
+def _check_chain(head: Head, rows: Sequence[Row]) -> Iterable[_Found]:
+    """Numbering, hashes, and the end of the chain; stops at the first that is wrong."""
+    previous = first_hash(head.run_id)
+    for expected, row in enumerate(rows, 1):
+        if row.seq != expected:
+            yield "gap", f"event {expected} is missing; the next one there is {row.seq}", expected
+            return
+        if _hash(previous, row) != row.hash:
+            yield _broken(previous, row, rows)
+            return
+        previous = row.hash
+    if not rows:
+        yield "truncated", f"it has no events at all, its head says {head.last_seq}", 1
+    elif rows[-1].seq < head.last_seq:
+        first = rows[-1].seq + 1
+        yield "truncated", f"events {first} to {head.last_seq} are missing at the end", first
+    elif rows[-1].seq > head.last_seq:
+        first = head.last_seq + 1
+        yield "beyond_head", f"its head says {head.last_seq} events, but there are {rows[-1].seq}", first
+    elif previous != head.head_hash:
+        yield "head_hash", "the hash in its head is not that of its last event", rows[-1].seq
 
 
-async def _check_payloads(conn: Conn, rows: list[Row]) -> list[Problem]:
-    wanted: dict[str, tuple[int, Payload]] = {}
-    for row in rows:
-        event = decode(row).event
-        payload = (
-            event.output if isinstance(event, StepDone) else event.input if isinstance(event, RunScheduled) else None
-        )
-        if payload is not None and payload.sha256 is not None:
-            wanted.setdefault(payload.sha256, (row.seq, payload))
-    if not wanted:
-        return []
-    params = {"digests": [bytes.fromhex(digest) for digest in wanted]}
-    found = {
-        bytes(row[0]).hex(): row[1:] for row in await (await conn.execute(query("verify_blobs"), params)).fetchall()
-    }
-    problems = []
-    for digest, (seq, payload) in wanted.items():
-        if digest not in found:
-            problems.append(Problem("blob", f"payload {digest[:12]} is missing", seq))
-        elif not found[digest][0] or found[digest][1] != payload.size:
-            problems.append(Problem("blob", f"payload {digest[:12]} is not what was stored", seq))
-    return problems
+def _hash(previous: bytes, row: Row, seq: int | None = None) -> bytes:
+    return link(previous, seq or row.seq, row.kind, row.at, row.step, row.attempt, row.token, row.body)
+
+
+def _broken(previous: bytes, row: Row, rows: Sequence[Row]) -> _Found:
+    """The chain breaks at `row`: say whether another event stands in its place, or it was changed."""
+    for other in rows:
+        if other.seq != row.seq and _hash(previous, other, row.seq) == other.hash:
+            return "reordered", f"event {row.seq} stands at {other.seq}: events were put in another order", row.seq
+    return (
+        "chain",
+        f"event {row.seq} ({row.kind}), or the one before it, was changed: its hash does not follow",
+        row.seq,
+    )
+
+
+def _check_projection(head: Head, state: RunState) -> Iterable[_Found]:
+    pairs = (
+        ("status", head.status, state.status.value),
+        ("last_seq", head.last_seq, state.seq),
+        ("workflow", head.workflow, state.workflow),
+        ("fingerprint", head.fingerprint, state.fingerprint),
+        ("queue", head.queue, state.queue),
+        ("priority", head.priority, state.priority),
+        ("key", head.key, state.key),
+        ("labels", head.labels, dict(state.labels)),
+        ("created_at", head.created_at, state.scheduled_at),
+    )
+    for name, stored, folded in pairs:
+        if stored != folded:
+            yield "projection", f"the stored {name} is {stored!r}, its events say {folded!r}"
+    ended_badly = state.status.is_terminal and state.status != "DONE"
+    if (head.failure is not None) != ended_badly or (ended_badly and head.failure != state.status):
+        yield "failure", f"it is {state.status}, but the table of failures says {head.failure or 'nothing'}"
+
+
+def _check_tasks(head: Head, state: RunState) -> Iterable[_Found]:
+    """Promise 1: a run that goes on has a task; one that has ended has none."""
+    if state.status.is_terminal:
+        if head.tasks:
+            yield "task", f"it has ended but still has {len(head.tasks)} tasks"
+        return
+    if "" not in head.tasks:
+        yield "task", f"it is {state.status} but has no task: no worker would ever look at it"
+    for name in head.tasks:
+        if name and (name not in state.steps or state.steps[name].status is StepStatus.PENDING):
+            yield "task", f"step {name!r} is offered to workers but is not ready"
+
+
+def _check_outputs(events: dict[int, Recorded]) -> Iterable[_Found]:
+    """The end of a run names the events that hold its outputs."""
+    last = events[max(events)].event if events else None
+    if not isinstance(last, RunDone):
+        return
+    for step, seq in last.outputs.items():
+        event = events[seq].event if seq in events else None
+        if not isinstance(event, StepDone) or event.step != step:
+            yield "output", f"the output of {step!r} should be event {seq}, which is something else", max(events)

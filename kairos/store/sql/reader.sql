@@ -128,3 +128,6 @@ order by a.xact_start limit 10
 
 -- name: backend_pid
 select pg_backend_pid()
+
+-- name: workflows_of_versions
+select d.fingerprint, d.workflow from kairos.definition d where d.fingerprint = any(%(fingerprints)s::text[])

@@ -1,21 +1,22 @@
--- name: verify_head
-select r.workflow, r.fingerprint, r.queue, r.priority, r.key, r.labels, r.epoch, r.last_seq, r.head_hash, r.status,
-       r.created_at, d.body,
-       (select count(*) from kairos.task t where t.run_id = r.id and t.step = ''),
+-- name: verify_heads
+-- Heads as stored, with what must agree with them, in one snapshot. Events never change, so their rows may be
+-- read afterwards; what is appended meanwhile lies beyond `last_seq` and `newest`.
+select r.id, r.created_at, r.workflow, r.fingerprint, r.queue, r.priority, r.key, r.labels, r.last_seq, r.head_hash,
+       r.status,
+       (select max(e.seq) from kairos.event e where e.run_id = r.id),
+       (select array_agg(t.step) from kairos.task t where t.run_id = r.id),
        (select f.status from kairos.failure f where f.run_id = r.id)
-from kairos.run r left join kairos.definition d on d.fingerprint = r.fingerprint
-where r.id = %(run_id)s::uuid
+from kairos.run r
+where (%(run_ids)s::uuid[] is null or r.id = any(%(run_ids)s::uuid[]))
+  and (%(after)s::uuid is null or r.id > %(after)s::uuid)
+order by r.id limit %(take)s::integer
 
 -- name: verify_events
-select e.seq, e.kind, e.at, e.step, e.attempt, e.token, e.hash, e.body
-from kairos.event e where e.run_id = %(run_id)s::uuid order by e.seq
+select e.run_id, e.seq, e.kind, e.at, e.step, e.attempt, e.token, e.hash, e.body
+from kairos.event e where e.run_id = any(%(run_ids)s::uuid[]) order by e.run_id, e.seq
 
--- name: verify_blobs
--- The server does the hashing: large payloads stay where they are.
-select b.sha256, sha256(b.data) = b.sha256, length(b.data)
-from kairos.blob b where b.sha256 = any(%(digests)s::bytea[])
-
--- name: events_without_run
-select e.run_id, max(e.seq) from kairos.event e
-where not exists (select from kairos.run r where r.id = e.run_id)
-group by e.run_id limit %(take)s::integer
+-- name: verify_orphans
+-- Histories whose head is gone. A head is never deleted while its events are kept.
+select e.run_id from kairos.event e
+where e.seq = 1 and not exists (select 1 from kairos.run r where r.id = e.run_id)
+order by e.run_id limit %(take)s::integer

@@ -1,0 +1,76 @@
+"""Reads the facts that a diagnosis needs: workers, tasks, versions, the clock of the database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from kairos.diagnosis import RunFacts, TaskFact, WorkerFact
+from kairos.domain import canonical
+from kairos.store.reader import Reader
+
+
+async def run_facts(reader: Reader, run_id: UUID) -> RunFacts:
+    """What is known about one run right now. Raises RunNotFound."""
+    state = await reader.state(run_id)
+    tasks = [_task(row) for row in await reader.session.execute("get_tasks", {"run_id": run_id})]
+    workers = await read_workers(reader)
+    now = (await reader.session.execute("read_clock"))[0][0]
+    fingerprints = {f for w in workers for f in w.fingerprints}
+    waiting = 0
+    for row in await reader.session.execute("waiting_by_queue"):
+        waiting += row[3] if row[1] == state.queue else 0
+    return RunFacts(state, tasks, workers, now, await read_versions(reader, fingerprints), waiting)
+
+
+async def read_workers(reader: Reader, *, with_ended: bool = False) -> list[WorkerFact]:
+    """Workers that are live, draining, or still hold something; `with_ended`: all that are remembered."""
+    rows = await reader.session.execute("list_workers", {"ended": with_ended})
+    return [worker_fact(row) for row in rows]
+
+
+def worker_fact(row: Sequence[Any]) -> WorkerFact:
+    """One row of `list_workers`."""
+    report = read_report(row[13])
+    return WorkerFact(
+        id=str(row[0]),
+        name=row[1],
+        state=row[12],
+        queues=tuple(row[6]),
+        fingerprints=frozenset(row[7]),
+        beat_at=row[10],
+        lease_until=row[11],
+        is_live=row[12] == "live" and bool(row[14]),
+        concurrency=row[8],
+        running=report.get("running", 0),
+    )
+
+
+def read_report(raw: bytes | None) -> dict[str, Any]:
+    """What a worker says about itself with each heartbeat; empty if it cannot be read."""
+    try:
+        data = canonical.decode(bytes(raw or b"{}"))
+    except ValueError:
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+async def read_versions(reader: Reader, fingerprints: set[str]) -> dict[str, str]:
+    """fingerprint -> workflow, of these definitions."""
+    rows = await reader.session.execute("workflows_of_versions", {"fingerprints": sorted(fingerprints)})
+    return {row[0]: row[1] for row in rows}
+
+
+def _task(row: Sequence[Any]) -> TaskFact:
+    _, step, queue, _, ready_at, expires_at, _, fingerprint, _, name, state, lease_until, in_lease, _ = row
+    is_leased = bool(in_lease) and state in ("live", "draining")
+    worker = name if state is not None else None
+    return TaskFact(step, queue, ready_at, expires_at, fingerprint, worker, state, lease_until, is_leased)
+
+
+def database_time(rows: Sequence[Sequence[Any]]) -> datetime:
+    """The answer of `read_clock`."""
+    at: datetime = rows[0][0]
+    return at
