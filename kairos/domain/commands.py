@@ -29,6 +29,13 @@ class StartStep:
 
 
 @dataclass(frozen=True, slots=True)
+class FireRetry:
+    """The backoff of a failed step is over: it is ready again, for whoever may run it."""
+
+    step: str
+
+
+@dataclass(frozen=True, slots=True)
 class FinishStep:
     """The attempt returned `output`."""
 
@@ -131,6 +138,7 @@ class EmitMetric:
 Command = (
     ClaimRun
     | StartStep
+    | FireRetry
     | FinishStep
     | FailStep
     | LoseLease

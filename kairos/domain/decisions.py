@@ -18,6 +18,7 @@ from kairos.domain.commands import (
     FailStep,
     FinishCancel,
     FinishStep,
+    FireRetry,
     LoseLease,
     Refusal,
     RejectWrite,
@@ -68,6 +69,8 @@ def decide(state: RunState, command: Command, now: datetime) -> Decision:
             return _finish_step(state, command)
         case StartStep():
             return _start_step(state, command, now)
+        case FireRetry():
+            return _fire_retry(state, command, now)
         case FailStep():
             return _fail_step(state, command, now)
         case ClaimRun():
@@ -139,6 +142,19 @@ def _start_step(state: RunState, command: StartStep, now: datetime) -> Decision:
         )
     )
     return events
+
+
+def _fire_retry(state: RunState, command: FireRetry, now: datetime) -> Decision:
+    step = state.steps.get(command.step)
+    if step is None:
+        return Refusal(f"there is no step {command.step!r}")
+    if state.cancel_requested:
+        return Refusal("the run is being cancelled")
+    if step.status is not StepStatus.FAILED or step.retry_at is None:
+        return Refusal(f"the step is {step.status}")
+    if now < step.retry_at:
+        return Refusal(f"the next attempt is due at {step.retry_at:%H:%M:%S}")
+    return [TimerFired(step=command.step, timer="retry")]
 
 
 def _finish_step(state: RunState, command: FinishStep) -> Decision:

@@ -21,6 +21,7 @@ from kairos.domain.commands import (
     FailStep,
     FinishCancel,
     FinishStep,
+    FireRetry,
     LoseLease,
     Refusal,
     RejectWrite,
@@ -166,6 +167,8 @@ class Owner:
             if name in held.offered or name in held.to_offer:
                 continue
             if (state.graph.steps[name].queue or state.queue) not in self.office.options.queues:
+                if name not in state.ready:
+                    yield FireRetry(name)
                 held.to_offer.append(name)
             elif budget > 0:
                 budget -= 1
@@ -185,6 +188,8 @@ class Owner:
         return list(islice(state.ready, max(budget, 0) + len(held.offered) + len(held.to_offer) + 1))
 
     def _start(self, held: HeldRun, state: RunState, name: str) -> StartStep:
+        if state.steps[name].status is StepStatus.FAILED:
+            failpoint("before_schedule_retry")
         suspect = name in held.suspects or state.steps[name].suspect
         return StartStep(step=name, input_hash=input_hash(state, name), isolated=suspect)
 

@@ -89,6 +89,7 @@ def roll_command(dice: Random) -> Command:
     commands: list[Command] = [
         ClaimRun("w9", token),
         StartStep(step, "00", "helper" if yes else None, yes),
+        FireRetry(step),
         FinishStep(step, attempt, token, dice.choice(OUTPUTS)),
         FailStep(step, attempt, token, dice.choice(ERRORS), yes, dice.random()),
         LoseLease(step, token, "worker_lost", alone=yes),

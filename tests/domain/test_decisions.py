@@ -20,6 +20,7 @@ from kairos.domain.commands import (
     FailStep,
     FinishCancel,
     FinishStep,
+    FireRetry,
     LoseLease,
     Refusal,
     RejectWrite,
@@ -39,6 +40,7 @@ ANSWERS = """
     command        nothing  scheduled  ready      running  resting    due        parked     cancelling  ended
     ClaimRun       refused  claimed    nothing    nothing  nothing    nothing    nothing    nothing     stale
     StartStep      refused  refused    started    refused  refused    retried    refused    refused     stale
+    FireRetry      refused  refused    refused    refused  refused    fired      refused    refused     stale
     FinishStep     refused  stale      stale      done     stale      stale      stale      overtaken   stale
     FailStep       refused  stale      stale      failed   stale      stale      stale      given up    stale
     LoseLease      refused  stale      stale      lost     stale      stale      stale      let go      stale
@@ -57,6 +59,7 @@ MEANING = """
     claimed    run_started
     started    step_started
     retried    timer_fired step_started
+    fired      timer_fired
     done       step_done
     failed     step_failed
     lost       lease_lost
@@ -123,6 +126,7 @@ def commands(story: Story, step: str = "a") -> dict[str, Command]:
     every: list[Command] = [
         ClaimRun("w2", 2),
         StartStep(step, "0" * 16),
+        FireRetry(step),
         FinishStep(step, attempt, token, OUTPUT),
         FailStep(step, attempt, token, BOOM),
         LoseLease(step, token, "worker_lost"),

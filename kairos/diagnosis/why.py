@@ -1,96 +1,15 @@
-"""Why a run does not go on: one sentence, derived from facts that somebody else has read.
-
-Pure: no I/O, no clock. `kairos why` and the debugger collect the facts and print the answer. Every wait has a
-`kind`, a stable word for programs, and a sentence that names what is waited for and until when.
-"""
+"""Why a run does not go on: one sentence for the run, and one for each step that has not ended."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
 
+from kairos.diagnosis.facts import Reason, RunFacts, TaskFact, WorkerFact
+from kairos.diagnosis.phrases import ago, listed, named, span, until
+from kairos.diagnosis.serving import unserved
 from kairos.domain.duration import format_duration
 from kairos.domain.projection import RunState, StepState
 from kairos.domain.states import RunStatus, StepStatus
-
-MAX_NAMES = 4
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerFact:
-    """One row of `worker`. `is_live`: it holds a lease that has not run out and takes new work."""
-
-    id: str
-    name: str
-    state: str
-    queues: tuple[str, ...]
-    fingerprints: frozenset[str]
-    beat_at: datetime
-    lease_until: datetime
-    is_live: bool
-    concurrency: int = 0
-    running: int = 0
-
-    def serves(self, queue: str, fingerprint: str) -> bool:
-        """Whether it would take this work."""
-        return self.is_live and queue in self.queues and fingerprint in self.fingerprints
-
-
-@dataclass(frozen=True, slots=True)
-class TaskFact:
-    """One row of `task`: the run itself (`step` is empty) or a step that was offered to any worker."""
-
-    step: str
-    queue: str
-    ready_at: datetime
-    expires_at: datetime | None
-    fingerprint: str
-    worker: str | None
-    worker_state: str | None
-    lease_until: datetime | None
-    is_leased: bool
-
-
-@dataclass(frozen=True, slots=True)
-class RunFacts:
-    """All that a diagnosis of one run needs.
-
-    Attributes:
-        now: the time of the database.
-        versions: fingerprint -> workflow, of the definitions that live workers have.
-        waiting: how many tasks wait in the run's queue, this one included.
-    """
-
-    state: RunState
-    tasks: Sequence[TaskFact]
-    workers: Sequence[WorkerFact]
-    now: datetime
-    versions: dict[str, str] = field(default_factory=dict)
-    waiting: int = 0
-
-    def task(self, step: str = "") -> TaskFact | None:
-        """The task of the run, or of one of its steps."""
-        return next((task for task in self.tasks if task.step == step), None)
-
-
-@dataclass(frozen=True, slots=True)
-class Reason:
-    """What is waited for. `until`: when that ends by itself, if it does. `step`: empty for the run."""
-
-    kind: str
-    sentence: str
-    until: datetime | None = None
-    step: str = ""
-    status: str = ""
-    hint: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON."""
-        until = None if self.until is None else self.until.isoformat()
-        data = {"kind": self.kind, "sentence": self.sentence, "until": until, "hint": self.hint}
-        return {"step": self.step, "status": self.status, **data} if self.step else data
 
 
 def explain(facts: RunFacts) -> Reason:
@@ -139,10 +58,10 @@ _ORDER = (
 
 
 def _ended(state: RunState, now: datetime) -> Reason:
-    when = _ago(state.finished_at, now)
+    when = ago(state.finished_at, now)
     match state.status:
         case RunStatus.DONE:
-            took = _span(state.started_at, state.finished_at)
+            took = span(state.started_at, state.finished_at)
             return Reason("done", f"It waits for nothing: it was done {when}{f', after {took}' if took else ''}.")
         case RunStatus.FAILED:
             return Reason("failed", f"It failed {when}: {_why_failed(state)}.")
@@ -173,14 +92,14 @@ def _cancelling(facts: RunFacts, task: TaskFact) -> Reason:
         return Reason("cancelling", f"{who}; its worker {task.worker} is gone, and the next one that looks ends it.")
     if task.worker is None and not running:
         return Reason("cancelling", f"{who}; the next worker that looks ends it.")
-    what = f"{_listed(running)} to stop, or for the grace time to end"
+    what = f"{listed(running)} to stop, or for the grace time to end"
     return Reason("cancelling", f"{who}; it waits for {what}.", hint="KAIROS_CANCEL_GRACE is that time.")
 
 
 def _unclaimed(facts: RunFacts, task: TaskFact) -> Reason:
     state = facts.state
     if task.expires_at is not None and task.expires_at <= facts.now and state.status is RunStatus.SCHEDULED:
-        when = _ago(task.expires_at, facts.now)
+        when = ago(task.expires_at, facts.now)
         sentence = f"Its time to live closed {when}; the next worker that looks records it as EXPIRED."
         return Reason("expired", sentence)
     if task.ready_at > facts.now:
@@ -191,11 +110,11 @@ def _unclaimed(facts: RunFacts, task: TaskFact) -> Reason:
     able = [w for w in facts.workers if w.serves(task.queue, task.fingerprint)]
     slots = sum(max(w.concurrency - w.running, 0) for w in able)
     if slots:
-        return Reason("claim", f"It waits to be taken by {_workers(able)}, which should happen at once.")
+        return Reason("claim", f"It waits to be taken by {named(able)}, which should happen at once.")
     behind = f"; {facts.waiting} tasks wait in queue {task.queue!r}" if facts.waiting > 1 else ""
     return Reason(
         "slots",
-        f"It waits for a free slot: {_workers(able)} {'is' if len(able) == 1 else 'are'} full{behind}.",
+        f"It waits for a free slot: {named(able)} {'is' if len(able) == 1 else 'are'} full{behind}.",
         hint="Raise --concurrency or --processes, or start more workers.",
     )
 
@@ -205,14 +124,14 @@ def _parked(facts: RunFacts, task: TaskFact) -> Reason:
         step = facts.state.steps[name]
         if step.retry_at is not None and step.retry_at >= facts.now:
             return _backoff(facts, name, step)
-    when = _until(task.ready_at, facts.now)
+    when = until(task.ready_at, facts.now)
     return Reason("timer", f"It is not due before {when}.", task.ready_at)
 
 
 def _orphaned(facts: RunFacts, task: TaskFact) -> Reason:
     able = [w for w in facts.workers if w.serves(task.queue, task.fingerprint)]
     if able:
-        sentence = f"Its worker {task.worker} is dead; {_workers(able)} will take it within seconds."
+        sentence = f"Its worker {task.worker} is dead; {named(able)} will take it within seconds."
         return Reason("dead_worker", sentence, task.lease_until)
     inner = unserved(facts.workers, task.queue, task.fingerprint, facts.state.workflow, facts.versions)
     why = f" {inner.sentence}" if inner else ""
@@ -229,7 +148,7 @@ def _held(facts: RunFacts, task: TaskFact) -> Reason:
     if running:
         longest = min((state.steps[n].started_at or facts.now for n in running), default=facts.now)
         since = format_duration(max(facts.now - longest, timedelta()))
-        return Reason("running", f"It is running: {_listed(running)} on worker {task.worker}, for {since}.")
+        return Reason("running", f"It is running: {listed(running)} on worker {task.worker}, for {since}.")
     for status in (StepStatus.FAILED, StepStatus.SCHEDULED, StepStatus.WAITING):
         for name in state.steps_in(status):
             return _step(facts, name, state.steps[name], is_run=True)
@@ -242,45 +161,12 @@ def _silence(owner: WorkerFact, now: datetime) -> Reason | None:
     quiet = now - owner.beat_at
     if quiet < lease * 0.6:
         return None
-    until = _until(owner.lease_until, now)
+    until = until(owner.lease_until, now)
     sentence = (
         f"Worker {owner.name} holds it but has been silent for {format_duration(quiet)}; "
         f"if it stays silent, its lease ends at {until}, and another worker takes over."
     )
     return Reason("silent_worker", sentence, owner.lease_until)
-
-
-# -- workers that could, and do not ---------------------------------------------------------------------------
-
-
-def unserved(
-    workers: Iterable[WorkerFact], queue: str, fingerprint: str, workflow: str, versions: dict[str, str]
-) -> Reason | None:
-    """Why no live worker takes work of this queue and version; None if one does."""
-    live = [w for w in workers if w.is_live]
-    if not live:
-        return Reason("no_worker", "No worker is running.", hint="Start one with `kairos worker` or `kairos dev`.")
-    if any(w.serves(queue, fingerprint) for w in live):
-        return None
-    if not any(queue in w.queues for w in live):
-        served = sorted({q for w in live for q in w.queues})
-        return Reason(
-            "no_queue",
-            f"No live worker serves queue {queue!r}; they serve {_listed(served, most=6)}.",
-            hint=f"Start one with `kairos worker --queues {queue}`.",
-        )
-    if not any(fingerprint in w.fingerprints for w in live):
-        others = sorted({f for w in live for f in w.fingerprints if versions.get(f) == workflow})
-        has = f"they have {_listed([f[:8] for f in others])}" if others else f"they do not have {workflow!r} at all"
-        hint = "Start a worker with the code that the run was started with; or cancel it and start it anew."
-        if not others:
-            hint = f"Start one with the app that has {workflow!r}: `kairos worker --app ...`."
-        return Reason("no_version", f"No live worker has version {fingerprint[:8]} of {workflow!r}; {has}.", hint=hint)
-    return Reason(
-        "no_queue_and_version",
-        f"No live worker both serves queue {queue!r} and has version {fingerprint[:8]} of {workflow!r}.",
-        hint=f"Start a worker with that code and `--queues {queue}`.",
-    )
 
 
 # -- steps -----------------------------------------------------------------------------------------------------
@@ -299,7 +185,7 @@ def _step(facts: RunFacts, name: str, step: StepState, *, is_run: bool = False) 
             kind, sentence, hint = _ready(facts, name, step)
         case StepStatus.PENDING:
             missing = [up for up in state.graph.steps[name].upstream if not state.steps[up].done_seq]
-            kind, sentence, hint = "upstream", f"{subject} waits for {_listed(missing)}.", None
+            kind, sentence, hint = "upstream", f"{subject} waits for {listed(missing)}.", None
         case _:
             kind, sentence, hint = "waiting", f"{subject} waits inside its function.", None
     return Reason(kind, sentence, None, "" if is_run else name, "" if is_run else step.status.value, hint)
@@ -319,7 +205,7 @@ def _backoff(facts: RunFacts, name: str, step: StepState) -> Reason:
     tries = f"attempt {step.failures + 1}" + (f" of {policy.attempts}" if policy.attempts else "")
     if retry_at <= facts.now:
         return Reason("due", f"Step {name} is due for {tries}, after {error}.", retry_at)
-    sentence = f"Step {name} waits until {_until(retry_at, facts.now)} for {tries}, after {error}."
+    sentence = f"Step {name} waits until {until(retry_at, facts.now)} for {tries}, after {error}."
     return Reason("backoff", sentence, retry_at)
 
 
@@ -337,37 +223,3 @@ def _ready(facts: RunFacts, name: str, step: StepState) -> tuple[str, str, str |
     if offered is None and owner is not None and owner.worker is not None:
         return "slots", f"Step {name} is ready and waits for a free slot of worker {owner.worker}.", None
     return "slots", f"Step {name} is ready and waits for a free slot in queue {queue!r}.", None
-
-
-# -- words -----------------------------------------------------------------------------------------------------
-
-
-def _listed(names: Sequence[str], most: int = MAX_NAMES) -> str:
-    """`a`, `a and b`, `a, b, c and 4 more`."""
-    if len(names) > most:
-        return f"{', '.join(names[:most])} and {len(names) - most} more"
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1] if names else "nothing")))
-
-
-def _workers(workers: Sequence[WorkerFact]) -> str:
-    if len(workers) == 1:
-        return f"worker {workers[0].name}"
-    return f"one of {len(workers)} workers"
-
-
-def _until(at: datetime, now: datetime) -> str:
-    return f"{clock(at, now)} (in {format_duration(at - now)})" if at > now else clock(at, now)
-
-
-def clock(at: datetime, now: datetime) -> str:
-    """`12:03:27`, with the date if that is another day, in local time."""
-    local = at.astimezone()
-    return local.strftime("%H:%M:%S" if local.date() == now.astimezone().date() else "%Y-%m-%d %H:%M:%S")
-
-
-def _ago(at: datetime | None, now: datetime) -> str:
-    return "at an unknown time" if at is None else f"{format_duration(max(now - at, timedelta()))} ago"
-
-
-def _span(begin: datetime | None, end: datetime | None) -> str:
-    return "" if begin is None or end is None else format_duration(end - begin)
