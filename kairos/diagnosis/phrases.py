@@ -20,12 +20,14 @@ def listed(names: Sequence[str], most: int = MAX_NAMES) -> str:
 
 
 def named(workers: Sequence[WorkerFact]) -> str:
+    """`worker a`, or `one of 3 workers`."""
     if len(workers) == 1:
         return f"worker {workers[0].name}"
     return f"one of {len(workers)} workers"
 
 
 def until(at: datetime, now: datetime) -> str:
+    """`12:03:27 (in 12s)`."""
     return f"{clock(at, now)} (in {format_duration(at - now)})" if at > now else clock(at, now)
 
 
@@ -36,8 +38,10 @@ def clock(at: datetime, now: datetime) -> str:
 
 
 def ago(at: datetime | None, now: datetime) -> str:
+    """`12s ago`."""
     return "at an unknown time" if at is None else f"{format_duration(max(now - at, timedelta()))} ago"
 
 
 def span(begin: datetime | None, end: datetime | None) -> str:
+    """`4.2s`, or nothing when an end is not known."""
     return "" if begin is None or end is None else format_duration(end - begin)

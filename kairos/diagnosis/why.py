@@ -161,10 +161,10 @@ def _silence(owner: WorkerFact, now: datetime) -> Reason | None:
     quiet = now - owner.beat_at
     if quiet < lease * 0.6:
         return None
-    until = until(owner.lease_until, now)
+    then = until(owner.lease_until, now)
     sentence = (
         f"Worker {owner.name} holds it but has been silent for {format_duration(quiet)}; "
-        f"if it stays silent, its lease ends at {until}, and another worker takes over."
+        f"if it stays silent, its lease ends at {then}, and another worker takes over."
     )
     return Reason("silent_worker", sentence, owner.lease_until)
 

@@ -40,6 +40,7 @@ from kairos.engine.office import Office, log
 from kairos.errors import KairosError
 from kairos.store.codec import Row, first_hash
 from kairos.store.drive import OpenRun, drive, input_hash
+from kairos.store.failpoints import failpoint
 from kairos.store.history import Advanced, Conn, catch_up, load_rows, load_run
 from kairos.store.queries import query
 
@@ -104,7 +105,9 @@ class Owner:
         state, me = held.open.state, self.office.identity.name
         for name, step in state.steps.items():
             if step.status is StepStatus.RUNNING and step.worker is None:
-                lost = LoseLease(step=name, token=step.token, reason="worker_lost", worker=me, suspect=True)
+                # A suspect that cannot be isolated counts: else it could take workers down for ever.
+                counts = step.suspect and self.bodies.isolation.app_spec is None
+                lost = LoseLease(name, step.token, "worker_lost", me, alone=counts, suspect=True)
                 held.inbox.append(lost)
             elif step.status is StepStatus.FAILED and step.retry_at is not None:
                 held.retries[name] = step.retry_at

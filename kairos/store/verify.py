@@ -100,9 +100,21 @@ class Head:
     def of(cls, row: Sequence[Any]) -> Head:
         """One row of `verify_heads`."""
         return cls(
-            *row[:7], labels=row[7] or {}, last_seq=row[8], head_hash=bytes(row[9]), status=row[10],
-            newest=row[11] or 0, tasks=tuple(row[12] or ()), failure=row[13],
-        )  # fmt: skip
+            run_id=row[0],
+            created_at=row[1],
+            workflow=row[2],
+            fingerprint=row[3],
+            queue=row[4],
+            priority=row[5],
+            key=row[6],
+            labels=row[7] or {},
+            last_seq=row[8],
+            head_hash=bytes(row[9]),
+            status=row[10],
+            newest=row[11] or 0,
+            tasks=tuple(row[12] or ()),
+            failure=row[13],
+        )
 
 
 class Verifier:
@@ -144,7 +156,7 @@ class Verifier:
         newest = {head.run_id: head.newest for head in heads}
         for row in await self._session.execute("verify_events", {"run_ids": list(rows)}):
             if row[1] <= newest[row[0]]:
-                rows[row[0]].append(Row(*row[1:7], bytes(row[7]), bytes(row[8])))
+                rows[row[0]].append(Row(*row[1:]))
         payloads: list[tuple[UUID, int, Payload]] = []
         for head in heads:
             definition = await self._definition(head)

@@ -27,6 +27,7 @@ from kairos.domain.commands import (
     FailStep,
     FinishCancel,
     FinishStep,
+    FireRetry,
     LoseLease,
     Refusal,
     RejectWrite,

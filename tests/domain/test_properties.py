@@ -44,6 +44,7 @@ from kairos.domain.commands import (
     Command,
     Expire,
     FinishCancel,
+    FireRetry,
     Refusal,
     RejectWrite,
     RequestCancel,
@@ -201,7 +202,16 @@ def test_nothing_can_be_asked_of_a_run_that_does_not_exist(command: Command, gra
 def test_every_command_there_is_gets_asked() -> None:
     asked = {type(roll_command(Random(seed))) for seed in range(300)}
     assert asked | {RequestCancel} == set(Command.__args__)
-    assert set(Command.__args__) == {*FENCED, ClaimRun, StartStep, FireRetry, RequestCancel, FinishCancel, Expire, RejectWrite}
+    assert set(Command.__args__) == {
+        *FENCED,
+        ClaimRun,
+        StartStep,
+        FireRetry,
+        RequestCancel,
+        FinishCancel,
+        Expire,
+        RejectWrite,
+    }
 
 
 @pytest.mark.parametrize("outcome", [finished, failed, crashed])

@@ -13,7 +13,7 @@ import psycopg
 
 import kairos
 from kairos.store.connect import Session
-from kairos.store.verify import verify_all
+from kairos.store.verify import Verifier
 from tests.faults import invariants
 from tests.faults.ledger import Entry, Ledger
 from tests.faults.processes import until
@@ -61,7 +61,7 @@ def _verify(admin_dsn: str) -> None:
     async def look() -> list[str]:
         session = Session(admin_dsn, "kairos verify")
         try:
-            return [f"{v.run_id}: {p.what}" async for v in verify_all(session) for p in v.problems]
+            return [str(problem) async for report in Verifier(session).every() for problem in report.problems]
         finally:
             await session.close()
 

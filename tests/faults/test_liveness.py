@@ -56,3 +56,28 @@ def test_a_worker_of_another_queue_finds_the_steps_that_are_for_it(database: Tes
 
     asyncio.run(main())
     verdict(database.admin_dsn)
+
+
+def test_a_step_for_another_queue_is_offered_again_after_each_failure(database: TestDatabase) -> None:
+    app = kairos.App("t")
+    wf = app.workflow("wf", retry=kairos.Retry(attempts=4, base="10ms", jitter=0))
+
+    @wf.step(queue="elsewhere")
+    async def far(ctx: kairos.StepContext) -> int:
+        if ctx.attempt < 4:
+            raise ValueError("not yet")
+        return ctx.attempt
+
+    async def main() -> None:
+        async with (
+            working(app, database.dsn),
+            working(app, database.dsn, queues=("elsewhere",)),
+            kairos.AsyncClient(database.dsn) as client,
+        ):
+            run = await client.start(wf)
+            assert await run.result(20) == 4
+
+    asyncio.run(main())
+    verdict(database.admin_dsn)
+    started = database.fetch("select convert_from(body, 'utf8') from kairos.event where kind = 'step_started'")
+    assert all("worker" in str(body) for (body,) in started), "only a worker of its queue may run a step"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -20,8 +21,17 @@ from tests.conftest import Server, TestDatabase
 UNPREPARABLE = {"create_schema", "create_migration_table", "grant_to_role"}
 
 
+@pytest.fixture(scope="module")
+def prepared(server: Server, template: str) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(make_conninfo(server.admin, dbname="postgres"), autocommit=True) as admin:
+        admin.execute(f"create database kairos_prepare template {template}")
+        with psycopg.connect(make_conninfo(server.app, dbname="kairos_prepare"), autocommit=True) as conn:
+            yield conn
+        admin.execute("drop database kairos_prepare with (force)")
+
+
 @pytest.mark.parametrize("name", sorted(set(load_all()) - UNPREPARABLE))
-def test_every_query_is_accepted_by_the_server(database: TestDatabase, name: str) -> None:
+def test_every_query_is_accepted_by_the_server(prepared: psycopg.Connection, name: str) -> None:
     names: list[str] = []
 
     def number(match: re.Match[str]) -> str:
@@ -30,8 +40,7 @@ def test_every_query_is_accepted_by_the_server(database: TestDatabase, name: str
         return f"${names.index(match[1]) + 1}"
 
     text = re.sub(r"%\((\w+)\)[sb]", number, load_all()[name])
-    with psycopg.connect(database.dsn) as conn:
-        conn.execute(f"prepare q as {text}".replace("%%", "%"))
+    prepared.execute(f"prepare {name} as {text}".replace("%%", "%"))
 
 
 @pytest.mark.parametrize(

@@ -131,3 +131,13 @@ select pg_backend_pid()
 
 -- name: workflows_of_versions
 select d.fingerprint, d.workflow from kairos.definition d where d.fingerprint = any(%(fingerprints)s::text[])
+
+-- name: session_setting
+select current_setting('lock_timeout')
+
+-- name: probe_session
+-- For `kairos doctor`: a value that only this session has.
+select set_config('lock_timeout', %(value)s::text, false)
+
+-- name: schema_version
+select coalesce(max(m.version), 0) from kairos.migration m

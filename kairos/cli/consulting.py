@@ -1,0 +1,126 @@
+"""`kairos doctor`: reads the facts about server, workers and queues, and prints what the checks say."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import Any, Final
+
+import psycopg
+from rich.console import Console
+from rich.text import Text
+
+from kairos import __version__
+from kairos.cli import exits, words
+from kairos.cli.database import PATIENCE, open_existing
+from kairos.cli.facts import read_report, worker_fact
+from kairos.cli.probing import probe_pooler
+from kairos.cli.reasons import print_wrapped
+from kairos.cli.terminal import one_line, out, print_json
+from kairos.database import Database
+from kairos.diagnosis import Finding, SystemFacts, examine
+from kairos.diagnosis.doctor import PoolerFacts, ServerFacts, Severity, Waiting, WorkerHealth
+from kairos.errors import ConfigError, DatabaseUnavailable, MigrationError
+from kairos.store.connect import Session
+from kairos.store.reader import Reader
+
+_MARKS: Final[dict[Severity, tuple[str, str]]] = {
+    "ok": ("✓", "green"),
+    "warning": ("!", "yellow"),
+    "error": ("✗", "red"),
+}
+
+
+def consult(*, url: str | None, as_json: bool) -> int:
+    """Print the findings; 1 if one of them is an error."""
+    findings = _findings(url)
+    counts = Counter(finding.severity for finding in findings)
+    if as_json:
+        listed = [finding.to_json() for finding in findings]
+        print_json(
+            {"ok": not counts["error"], "errors": counts["error"], "warnings": counts["warning"], "findings": listed}
+        )
+    else:
+        _print(out(), findings, counts)
+    return exits.ERROR if counts["error"] else exits.OK
+
+
+def _findings(url: str | None) -> list[Finding]:
+    try:
+        database = open_existing(url)
+    except MigrationError as exc:
+        return [Finding("schema", "error", exc.message, exc.hint)]
+    except (DatabaseUnavailable, ConfigError, psycopg.Error) as exc:
+        message = getattr(exc, "message", str(exc))
+        return [Finding("unreachable", "error", message, getattr(exc, "hint", None))]
+    with database:
+        return examine(asyncio.run(read_system(database)))
+
+
+async def read_system(database: Database) -> SystemFacts:
+    """All facts that the checks look at, as they are now."""
+    session = Session(database.dsn, "kairos doctor", patience=PATIENCE)
+    try:
+        pooler = await probe_pooler(database.dsn)
+        return await _read(Reader(session), pooler, database.is_embedded)
+    finally:
+        await session.close()
+
+
+async def _read(reader: Reader, pooler: PoolerFacts, is_embedded: bool) -> SystemFacts:
+    ask = reader.session.execute
+    definitions = await ask("list_definitions")
+    newest: dict[str, str] = {}
+    for row in definitions:
+        newest.setdefault(row[0], row[1])
+    return SystemFacts(
+        now=(await ask("read_clock"))[0][0],
+        kairos=__version__,
+        schema=(await ask("schema_version"))[0][0],
+        server=_server((await ask("server_facts"))[0], is_embedded),
+        pooler=pooler,
+        workers=[_health(row) for row in await ask("list_workers", {"ended": True})],
+        waiting=[Waiting(*row[:5]) for row in await ask("waiting_by_queue")],
+        versions={row[1]: row[0] for row in definitions},
+        newest=newest,
+        without_task=[str(row[0]) for row in await ask("runs_without_task", {"take": 1000})],
+        transactions=[(row[0], row[1], row[2], row[3]) for row in await ask("long_transactions")],
+        statuses={row[0]: row[1] for row in await ask("count_statuses")},
+    )
+
+
+def _server(row: tuple[Any, ...], is_embedded: bool) -> ServerFacts:
+    version, fsync, synchronous, user, is_standby, may_change, full_pages = row
+    return ServerFacts(
+        version, fsync == "on", synchronous, full_pages == "on", user, is_standby, may_change, is_embedded
+    )
+
+
+def _health(row: tuple[Any, ...]) -> WorkerHealth:
+    report = read_report(row[13])
+    return WorkerHealth(
+        fact=worker_fact(row),
+        version=row[5],
+        holds=row[15],
+        stale_writes=report.get("stale_writes", 0),
+        loop_lag=report.get("loop_lag", 0.0),
+        signal=report.get("signal"),
+        abandoned=tuple(report.get("abandoned", ())),
+    )
+
+
+def _print(console: Console, findings: list[Finding], counts: Counter[Severity]) -> None:
+    for finding in findings:
+        mark, style = _MARKS[finding.severity]
+        shown = mark if words.has_shapes() else {"ok": "ok", "warning": "warn", "error": "ERR"}[finding.severity]
+        word = "" if finding.severity == "ok" else f"{finding.severity}: "
+        line = Text.assemble((shown, style), " ", (word, style), one_line(finding.title, 600))
+        console.print(line, soft_wrap=not console.is_terminal)
+        if finding.hint:
+            print_wrapped(console, f"  {finding.hint}", "dim")
+    console.print()
+    if counts["error"] or counts["warning"]:
+        text = f"{words.plural(counts['error'], 'error')}, {words.plural(counts['warning'], 'warning')}"
+        console.print(text, style="bold red" if counts["error"] else "bold yellow")
+    else:
+        console.print("all is well", style="bold green")
