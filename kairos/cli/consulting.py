@@ -69,10 +69,6 @@ async def read_system(database: Database) -> SystemFacts:
 
 async def _read(reader: Reader, pooler: PoolerFacts, is_embedded: bool) -> SystemFacts:
     ask = reader.session.execute
-    definitions = await ask("list_definitions")
-    newest: dict[str, str] = {}
-    for row in definitions:
-        newest.setdefault(row[0], row[1])
     return SystemFacts(
         now=(await ask("read_clock"))[0][0],
         kairos=__version__,
@@ -81,8 +77,7 @@ async def _read(reader: Reader, pooler: PoolerFacts, is_embedded: bool) -> Syste
         pooler=pooler,
         workers=[_health(row) for row in await ask("list_workers", {"ended": True})],
         waiting=[Waiting(*row[:5]) for row in await ask("waiting_by_queue")],
-        versions={row[1]: row[0] for row in definitions},
-        newest=newest,
+        versions={row[1]: row[0] for row in await ask("list_versions")},
         without_task=[str(row[0]) for row in await ask("runs_without_task", {"take": 1000})],
         transactions=[(row[0], row[1], row[2], row[3]) for row in await ask("long_transactions")],
         statuses={row[0]: row[1] for row in await ask("count_statuses")},
@@ -90,9 +85,16 @@ async def _read(reader: Reader, pooler: PoolerFacts, is_embedded: bool) -> Syste
 
 
 def _server(row: tuple[Any, ...], is_embedded: bool) -> ServerFacts:
-    version, fsync, synchronous, user, is_standby, may_change, full_pages = row
+    version, fsync, synchronous_commit, user, is_standby, may_change, full_page_writes = row
     return ServerFacts(
-        version, fsync == "on", synchronous, full_pages == "on", user, is_standby, may_change, is_embedded
+        version=version,
+        fsync=fsync == "on",
+        synchronous_commit=synchronous_commit,
+        full_page_writes=full_page_writes == "on",
+        user=user,
+        is_standby=is_standby,
+        may_change_events=may_change,
+        is_embedded=is_embedded,
     )
 
 
@@ -111,10 +113,10 @@ def _health(row: tuple[Any, ...]) -> WorkerHealth:
 
 def _print(console: Console, findings: list[Finding], counts: Counter[Severity]) -> None:
     for finding in findings:
-        mark, style = _MARKS[finding.severity]
-        shown = mark if words.has_shapes() else {"ok": "ok", "warning": "warn", "error": "ERR"}[finding.severity]
+        shape, plain, style = _MARKS[finding.severity]
         word = "" if finding.severity == "ok" else f"{finding.severity}: "
-        line = Text.assemble((shown, style), " ", (word, style), one_line(finding.title, 600))
+        mark = shape if words.has_shapes() else plain
+        line = Text.assemble((mark, style), " ", (word, style), one_line(finding.title, 600))
         console.print(line, soft_wrap=not console.is_terminal)
         if finding.hint:
             print_wrapped(console, f"  {finding.hint}", "dim")

@@ -16,7 +16,7 @@ from kairos.cli import words
 from kairos.cli.grid import Column, grid
 from kairos.cli.lines import event_line
 from kairos.cli.story import Story, catch_up
-from kairos.cli.terminal import one_line, out
+from kairos.cli.terminal import one_line, out, print_line
 from kairos.domain.states import StepStatus
 from kairos.store.reader import Reader
 

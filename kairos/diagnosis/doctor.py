@@ -17,7 +17,6 @@ Severity = Literal["ok", "warning", "error"]
 RECENT: Final = timedelta(hours=1)
 """Deaths before this are history, not news."""
 SLOW_LOOP: Final = 1.0
-LONG_DRAIN: Final = timedelta(minutes=10)
 LONG_WAIT: Final = timedelta(minutes=1)
 
 
@@ -95,7 +94,6 @@ class SystemFacts:
 
     Attributes:
         versions: fingerprint -> workflow, of every registered definition.
-        newest: workflow -> fingerprint that was registered last.
         without_task: ids of runs that go on but have no task.
         transactions: (pid, application, state, seconds) of those open for long.
         statuses: run status -> how many.
@@ -110,7 +108,6 @@ class SystemFacts:
     workers: Sequence[WorkerHealth] = ()
     waiting: Sequence[Waiting] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
-    newest: Mapping[str, str] = field(default_factory=dict)
     without_task: Sequence[str] = ()
     transactions: Sequence[tuple[int, str, str, float]] = ()
     statuses: Mapping[str, int] = field(default_factory=dict)
@@ -211,7 +208,7 @@ def _one_worker(worker: WorkerHealth, facts: SystemFacts) -> Iterator[Finding]:
     if fact.state in ("live", "draining") and fact.lease_until <= now:
         title = f"worker {fact.name} is silent since {ago(fact.beat_at, now)}; its lease has run out"
         yield Finding("worker_silent", "warning", title, "It is given up as soon as another worker looks.", about)
-    if fact.state == "draining" and fact.lease_until > now and now - fact.beat_at < LONG_DRAIN:
+    if fact.state == "draining" and fact.lease_until > now:
         yield Finding(
             "worker_draining", "warning", f"worker {fact.name} is draining: {fact.running} steps run", None, about
         )
@@ -225,7 +222,7 @@ def _self_report(worker: WorkerHealth, kairos: str, about: dict[str, Any]) -> It
         hint = "An async step blocks the event loop: make it `def` (it then runs in a thread) or await what it calls."
         yield Finding("loop_lag", "warning", f"worker {name} lags by {worker.loop_lag:.1f}s", hint, about)
     if worker.stale_writes:
-        hint = "It reported on work it no longer held, and was refused. Look for freezes; raise KAIROS_LEASE if steps block."
+        hint = "It reported on work it no longer held. Look for freezes, or raise KAIROS_LEASE."
         title = f"worker {name} had {worker.stale_writes} late writes refused"
         yield Finding("stale_writes", "warning", title, hint, about | {"count": worker.stale_writes})
     for body in worker.abandoned:
@@ -264,10 +261,10 @@ def _queues(facts: SystemFacts) -> Iterator[Finding]:
         age = facts.now - waiting.oldest
         reason = unserved(workers, waiting.queue, waiting.fingerprint, waiting.workflow, facts.versions)
         if reason is not None:
-            title = f"{what} wait for nobody: {reason.sentence}"
+            title = f"nobody takes {what}: {reason.sentence}"
             yield Finding(f"unserved_{reason.kind}", "error", title, reason.hint, about | {"count": waiting.count})
         elif age > LONG_WAIT:
-            title = f"{what} wait, the oldest for {format_duration(age)}: the workers are full"
+            title = f"the workers are full: {what} waiting, the oldest for {format_duration(age)}"
             hint = "Raise --concurrency or --processes, or start more workers."
             yield Finding("backlog", "warning", title, hint, about | {"count": waiting.count})
 

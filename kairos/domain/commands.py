@@ -20,12 +20,14 @@ class ClaimRun:
 
 @dataclass(frozen=True, slots=True)
 class StartStep:
-    """Begin an attempt of a ready step; its token is the next of the run. `worker` is None for the owner."""
+    """Begin an attempt of a ready step; its token is the next of the run, and larger than `above`: bodies of
+    earlier owners may have begun under tokens that were never recorded. `worker` is None for the owner."""
 
     step: str
     input_hash: str = ""
     worker: str | None = None
     isolated: bool = False
+    above: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,7 +135,7 @@ def _start_step(state: RunState, command: StartStep, now: datetime) -> Decision:
         StepStarted(
             step=command.step,
             attempt=step.attempt + 1,
-            token=state.token + 1,
+            token=max(state.token, command.above) + 1,
             input_hash=command.input_hash,
             worker=command.worker,
             isolated=command.isolated,

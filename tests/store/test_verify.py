@@ -9,7 +9,7 @@ import pytest
 
 import kairos
 from kairos.store.connect import Session
-from kairos.store.verify import Verdict, verify_all, verify_run
+from kairos.store.verify import Report, Verifier
 from tests.conftest import TestDatabase
 from tests.engine.harness import working
 
@@ -34,10 +34,15 @@ async def _finished(database: TestDatabase) -> kairos.AsyncRun:
         return run
 
 
-async def _verdicts(database: TestDatabase) -> list[Verdict]:
+async def _check(database: TestDatabase, run: kairos.AsyncRun | None = None) -> Report:
     session = Session(database.dsn, "verify")
+    verifier = Verifier(session)
     try:
-        return [verdict async for verdict in verify_all(session)]
+        if run is not None:
+            return await verifier.one(run.info.id)
+        async for _ in verifier.every():
+            pass
+        return verifier.report
     finally:
         await session.close()
 
@@ -45,11 +50,8 @@ async def _verdicts(database: TestDatabase) -> list[Verdict]:
 def test_an_untouched_run_is_clean(database: TestDatabase) -> None:
     async def main() -> None:
         run = await _finished(database)
-        (verdict,) = await _verdicts(database)
-        assert (verdict.is_clean, verdict.status, verdict.events) == (True, "DONE", 7)
-        session = Session(database.dsn, "verify")
-        assert (await verify_run(session, run.info.id)).is_clean
-        await session.close()
+        for report in (await _check(database), await _check(database, run)):
+            assert (report.is_clean, report.runs, report.events) == (True, 1, 7)
 
     asyncio.run(main())
 
@@ -62,15 +64,15 @@ def test_an_untouched_run_is_clean(database: TestDatabase) -> None:
         ("update kairos.event set at = at + interval '1 microsecond' where seq = 3", "chain", 3),
         ("update kairos.event set token = 9 where seq = 6", "chain", 6),
         ("update kairos.event set step = 'one' where seq = 5", "chain", 5),
-        ("delete from kairos.event where seq = 5", "seq", 5),
+        ("delete from kairos.event where seq = 5", "gap", 5),
         ("delete from kairos.event where seq = 7", "truncated", 7),
         ("update kairos.event set seq = case seq when 4 then 104 else 105 end where seq in (4, 5);"
-         "update kairos.event set seq = case seq when 104 then 5 else 4 end where seq > 100", "chain", 4),
+         "update kairos.event set seq = case seq when 104 then 5 else 4 end where seq > 100", "reordered", 4),
         ("insert into kairos.event select run_id, 8, kind, at, step, attempt, token, hash, body from kairos.event"
          " where seq = 4", "chain", 8),
-        ("delete from kairos.run", "head", 1),
-        ("update kairos.run set last_seq = 6", "head", 7),
-        ("update kairos.run set head_hash = sha256('x')", "head", 7),
+        ("delete from kairos.run", "orphan", None),
+        ("update kairos.run set last_seq = 6", "beyond_head", 7),
+        ("update kairos.run set head_hash = sha256('x')", "head_hash", 7),
         ("update kairos.run set status = 'FAILED'", "projection", None),
         ("update kairos.run set status = 'RUNNING'", "projection", None),
         ("update kairos.run set workflow = 'other'", "projection", None),
@@ -94,8 +96,8 @@ def test_tampering_is_named_with_its_first_event(
             conn.execute("set session_replication_role = replica")  # past the trigger that refuses all this
             for statement in tampering.split(";"):
                 conn.execute(statement)
-        (verdict,) = await _verdicts(database)
-        assert (check, seq) in {(p.check, p.seq) for p in verdict.problems}
+        report = await _check(database)
+        assert (check, seq) in {(p.code, p.seq) for p in report.problems}
 
     asyncio.run(main())
 
@@ -103,8 +105,8 @@ def test_tampering_is_named_with_its_first_event(
 def test_a_run_that_waits_is_clean_and_one_without_a_task_is_not(database: TestDatabase) -> None:
     with kairos.Client(database.dsn) as client:
         client.start(wf, "x")
-    assert [v.is_clean for v in asyncio.run(_verdicts(database))] == [True]
+    assert asyncio.run(_check(database)).is_clean
     with psycopg.connect(database.admin_dsn, autocommit=True) as conn:
         conn.execute("delete from kairos.task")
-    (verdict,) = asyncio.run(_verdicts(database))
-    assert [p.check for p in verdict.problems] == ["task"]
+    report = asyncio.run(_check(database))
+    assert [p.code for p in report.problems] == ["task"]

@@ -141,3 +141,17 @@ select set_config('lock_timeout', %(value)s::text, false)
 
 -- name: schema_version
 select coalesce(max(m.version), 0) from kairos.migration m
+
+-- name: list_versions
+-- Each version of each workflow, newest first, without its body: live workers that have it, runs that have not
+-- ended, and how many of those nobody holds.
+select d.workflow, d.fingerprint, d.registered_at,
+       (select count(*) from kairos.worker w where w.state = 'live' and w.lease_until > clock_timestamp()
+          and d.fingerprint = any(w.fingerprints)),
+       coalesce(t.open, 0), coalesce(t.waiting, 0)
+from kairos.definition d
+left join (
+    select t.fingerprint, count(*) as open, count(*) filter (where t.worker is null) as waiting
+    from kairos.task t where t.step = '' group by t.fingerprint
+) t on t.fingerprint = d.fingerprint
+order by d.workflow, d.registered_at desc
