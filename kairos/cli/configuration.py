@@ -136,9 +136,8 @@ def _print(
     elif choice is None:
         console.print(Text.assemble(("app  ", "dim"), f"none is named. {NO_APP}"), soft_wrap=True)
     else:
-        console.print(
-            Text.assemble(("app  ", "dim"), one_line(choice.spec), (f"  from {choice.source}", "dim")), soft_wrap=True
-        )
+        line = Text.assemble(("app  ", "dim"), one_line(choice.spec), (f"  from {choice.source}", "dim"))
+        console.print(line, soft_wrap=True)
     for error in (*(entry.error for entry in entries if entry.error), *strangers.values()):
         console.print(Text.assemble(("error: ", "bold red"), one_line(error, 500)), soft_wrap=True)
 

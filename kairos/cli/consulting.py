@@ -6,7 +6,6 @@ import asyncio
 from collections import Counter
 from typing import Any, Final
 
-import psycopg
 from rich.console import Console
 from rich.text import Text
 
@@ -14,7 +13,6 @@ from kairos import __version__
 from kairos.cli import exits, words
 from kairos.cli.database import PATIENCE, open_existing
 from kairos.cli.facts import read_report, worker_fact
-from kairos.cli.probing import probe_pooler
 from kairos.cli.reasons import print_wrapped
 from kairos.cli.terminal import one_line, out, print_json
 from kairos.database import Database
@@ -22,12 +20,13 @@ from kairos.diagnosis import Finding, SystemFacts, examine
 from kairos.diagnosis.doctor import PoolerFacts, ServerFacts, Severity, Waiting, WorkerHealth
 from kairos.errors import ConfigError, DatabaseUnavailable, MigrationError
 from kairos.store.connect import Session
+from kairos.store.probing import probe_session
 from kairos.store.reader import Reader
 
-_MARKS: Final[dict[Severity, tuple[str, str]]] = {
-    "ok": ("✓", "green"),
-    "warning": ("!", "yellow"),
-    "error": ("✗", "red"),
+_MARKS: Final[dict[Severity, tuple[str, str, str]]] = {
+    "ok": ("✓", "ok", "green"),
+    "warning": ("!", "!", "yellow"),
+    "error": ("✗", "x", "red"),
 }
 
 
@@ -36,10 +35,8 @@ def consult(*, url: str | None, as_json: bool) -> int:
     findings = _findings(url)
     counts = Counter(finding.severity for finding in findings)
     if as_json:
-        listed = [finding.to_json() for finding in findings]
-        print_json(
-            {"ok": not counts["error"], "errors": counts["error"], "warnings": counts["warning"], "findings": listed}
-        )
+        summary = {"ok": not counts["error"], "errors": counts["error"], "warnings": counts["warning"]}
+        print_json({**summary, "findings": [finding.to_json() for finding in findings]})
     else:
         _print(out(), findings, counts)
     return exits.ERROR if counts["error"] else exits.OK
@@ -50,9 +47,8 @@ def _findings(url: str | None) -> list[Finding]:
         database = open_existing(url)
     except MigrationError as exc:
         return [Finding("schema", "error", exc.message, exc.hint)]
-    except (DatabaseUnavailable, ConfigError, psycopg.Error) as exc:
-        message = getattr(exc, "message", str(exc))
-        return [Finding("unreachable", "error", message, getattr(exc, "hint", None))]
+    except (DatabaseUnavailable, ConfigError) as exc:
+        return [Finding("unreachable", "error", exc.message, exc.hint)]
     with database:
         return examine(asyncio.run(read_system(database)))
 
@@ -61,7 +57,8 @@ async def read_system(database: Database) -> SystemFacts:
     """All facts that the checks look at, as they are now."""
     session = Session(database.dsn, "kairos doctor", patience=PATIENCE)
     try:
-        pooler = await probe_pooler(database.dsn)
+        probe = await probe_session(database.dsn)
+        pooler = PoolerFacts(probe.keeps_backend, probe.keeps_settings, probe.hears_notify)
         return await _read(Reader(session), pooler, database.is_embedded)
     finally:
         await session.close()

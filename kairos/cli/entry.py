@@ -42,8 +42,7 @@ def run(arguments: Sequence[str]) -> int:
         code = command.main(args=list(arguments), prog_name="kairos", standalone_mode=False)
         return code if isinstance(code, int) else exits.OK
     except KairosError as exc:
-        print_error(exc.message, exc.hint, as_json=as_json, kind=type(exc).__name__)
-        return exits.NO_SUCH_RUN if isinstance(exc, RunNotFound | AmbiguousRun) else exits.ERROR
+        return _expected(exc, as_json)
     except BrokenPipeError:
         return _leave_the_pipe()
     except (KeyboardInterrupt, typer.Abort):
@@ -51,7 +50,16 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as exc:
         if isinstance(exc, _ClickError):
             return _usage(exc, as_json)
+        if type(exc).__module__.startswith("psycopg"):
+            from kairos.store.trouble import translate
+
+            return _expected(translate(exc), as_json)  # type: ignore[arg-type]
         return _unexpected(exc, as_json)
+
+
+def _expected(exc: KairosError, as_json: bool) -> int:
+    print_error(exc.message, exc.hint, as_json=as_json, kind=type(exc).__name__)
+    return exits.NO_SUCH_RUN if isinstance(exc, RunNotFound | AmbiguousRun) else exits.ERROR
 
 
 def _usage(exc: BaseException, as_json: bool) -> int:

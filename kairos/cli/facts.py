@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
 from kairos.diagnosis import RunFacts, TaskFact, WorkerFact
 from kairos.domain import canonical
-from kairos.store.reader import Reader
+from kairos.domain.states import RunStatus
+from kairos.store.reader import Reader, RunInfo
 
 
 async def run_facts(reader: Reader, run_id: UUID) -> RunFacts:
@@ -70,7 +70,10 @@ def _task(row: Sequence[Any]) -> TaskFact:
     return TaskFact(step, queue, ready_at, expires_at, fingerprint, worker, state, lease_until, is_leased)
 
 
-def database_time(rows: Sequence[Sequence[Any]]) -> datetime:
-    """The answer of `read_clock`."""
-    at: datetime = rows[0][0]
-    return at
+async def read_causes(reader: Reader, infos: Iterable[RunInfo]) -> dict[UUID, str]:
+    """What made runs FAILED: `step: error`, of those that are."""
+    failed = [info.id for info in infos if info.status is RunStatus.FAILED]
+    if not failed:
+        return {}
+    rows = await reader.session.execute("read_failures", {"run_ids": failed})
+    return {run_id: f"{step}: {error}" if step else error for run_id, step, error in rows}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import psycopg
 from rich.text import Text
 
 from kairos import embedded, settings
@@ -13,15 +12,15 @@ from kairos.cli import exits
 from kairos.cli.grid import Column, print_grid
 from kairos.cli.terminal import out, print_json, safe
 from kairos.database import Database
-from kairos.errors import KairosError, MigrationError
-from kairos.store.connect import check_dsn, unavailable
-from kairos.store.migrate import Migration, migrate
+from kairos.errors import KairosError
+from kairos.store.connect import check_dsn
+from kairos.store.migrate import migrate
 
 
 def migrate_schema(*, grant_to: str | None, url: str | None, as_json: bool) -> int:
     """Apply what is missing and say what it was."""
     with Database(url) as database:  # an embedded one is migrated by being opened
-        applied = _migrate(database.admin_dsn, grant_to)
+        applied = migrate(check_dsn(database.admin_dsn), grant_to=grant_to)
     if as_json:
         listed = [{"version": m.version, "name": m.name, "checksum": m.checksum} for m in applied]
         print_json({"applied": listed, "granted_to": grant_to})
@@ -34,28 +33,6 @@ def migrate_schema(*, grant_to: str | None, url: str | None, as_json: bool) -> i
     if grant_to is not None:
         console.print(Text.assemble(("granted  ", "green"), f"what workers and clients need, to {safe(grant_to)}"))
     return exits.OK
-
-
-def _migrate(dsn: str, grant_to: str | None) -> list[Migration]:
-    try:
-        return migrate(check_dsn(dsn), grant_to=grant_to)
-    except psycopg.OperationalError as exc:
-        raise unavailable(exc) from exc
-    except psycopg.errors.InsufficientPrivilege as exc:
-        raise MigrationError(
-            f"this role may not change the schema: {_first_line(exc)}",
-            hint="Migrate as the owner of the database; workers and clients then use the role of --grant-to.",
-        ) from exc
-    except psycopg.errors.UndefinedObject as exc:
-        raise MigrationError(
-            _first_line(exc), hint=f"Make it first: create role {grant_to} login password '...'."
-        ) from exc
-    except psycopg.Error as exc:
-        raise MigrationError(f"a migration failed and was undone: {_first_line(exc)}") from exc
-
-
-def _first_line(exc: BaseException) -> str:
-    return (str(exc).splitlines() or [repr(exc)])[0]
 
 
 def embedded_status(*, as_json: bool) -> int:

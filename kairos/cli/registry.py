@@ -63,7 +63,7 @@ def list_workflows(*, url: str | None, as_json: bool) -> int:
             versions: list[Version] = []
             for row in await reader.session.execute("list_versions"):
                 is_newest = not versions or versions[-1].workflow != row[0]
-                versions.append(Version(*row, is_newest))
+                versions.append(Version(row[0], row[1], row[2], row[3], row[4], row[5], is_newest))
             workers = await read_workers(reader)
             if as_json:
                 listed = [_worker_json(worker) for worker in workers]

@@ -1,4 +1,4 @@
-"""`kairos worker` and `kairos dev`: the supervisor in this process, worker children below it."""
+"""`kairos worker`: the supervisor in this process, worker children below it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kairos.database import Database
 from kairos.engine import logs
 from kairos.engine.logs import LogFormat
 from kairos.engine.processes import Plan, Supervisor
-from kairos.errors import ConfigError
+from kairos.errors import ConfigError, KairosError
 from kairos.settings import WorkerOptions
 
 
@@ -51,7 +51,7 @@ def worker_options(**given: Any) -> WorkerOptions:
         setting = settings.SETTINGS[name]
         try:
             values[name] = setting.parse(str(text))
-        except (ValueError, Exception) as exc:
+        except (ValueError, KairosError) as exc:
             why = getattr(exc, "message", str(exc))
             raise ConfigError(f"--{name.replace('_', '-')}={text}: {why}", hint=f"It means: {setting.help}.") from None
     return WorkerOptions.from_settings(**values)

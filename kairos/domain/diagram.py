@@ -21,8 +21,10 @@ def document() -> str:
     parts = [
         "# State machines",
         "",
-        "Generated from `kairos/domain/states.py` by `make docs`. Every write asks this table; a move that is not in it",
-        "raises `InvalidTransition`. `upstream_done` follows from other events; everything else is an event in the log.",
+        "Generated from `kairos/domain/states.py` by `make docs`. Every write asks this table; "
+        "a move that is not in it",
+        "raises `InvalidTransition`. `upstream_done` follows from other events; "
+        "everything else is an event in the log.",
     ]
     for name, table, statuses in (
         ("Run", RUN_TRANSITIONS, RunStatus),

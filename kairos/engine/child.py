@@ -18,9 +18,10 @@ import os
 import signal
 import sys
 import traceback
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from kairos.domain.graph import DEFAULT_QUEUE
 from kairos.engine.logs import LogFormat, configure, escape
 from kairos.errors import KairosError
 from kairos.settings import WorkerOptions
@@ -40,7 +41,10 @@ OOM_SCORE: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """What the parent tells its child. The database stands in KAIROS_DATABASE_URL, as for anybody."""
+    """What the parent tells its child. The database stands in KAIROS_DATABASE_URL, as for anybody.
+
+    No queues in `options` means: all that the app uses.
+    """
 
     options: WorkerOptions
     log_format: LogFormat
@@ -111,15 +115,28 @@ async def _serve(app: App, orders: Orders) -> None:
 def _make_worker(app: App, orders: Orders) -> Worker:
     from kairos.engine.worker import Worker
 
+    options = orders.options
+    if not options.queues:
+        options = replace(options, queues=queues_of(app))
+
     class Reporting(Worker):
         """Tells the parent each of its names, before the database hears of them."""
 
         async def _register(self) -> None:
             tell(orders.report_fd, {"worker": str(self.office.identity.id), "name": self.office.identity.name})
             await super()._register()
-            tell(orders.report_fd, {"ready": True})
+            tell(orders.report_fd, {"ready": list(app.workflows), "queues": list(options.queues)})
 
-    return Reporting(app, os.environ["KAIROS_DATABASE_URL"], orders.options, app_spec=sys.argv[1])
+    return Reporting(app, os.environ["KAIROS_DATABASE_URL"], options, app_spec=sys.argv[1])
+
+
+def queues_of(app: App) -> tuple[str, ...]:
+    """Every queue that something in the app waits in, the default one first."""
+    found = {DEFAULT_QUEUE: None}
+    for workflow in app.workflows.values():
+        found[workflow.queue] = None
+        found.update(dict.fromkeys(spec.queue for spec in workflow.graph.steps.values() if spec.queue))
+    return tuple(found)
 
 
 def tell(fd: int, message: dict[str, Any]) -> None:

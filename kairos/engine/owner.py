@@ -129,10 +129,15 @@ class Owner:
             starts, held.starting = held.starting, []
             for event in starts:
                 held.begun.add((event.step, event.attempt, event.token))
-                held.taken.append(StartStep(event.step, event.input_hash, above=_tokens_spent(held)))
+                held.taken.append(StartStep(step=event.step, input_hash=event.input_hash))
                 self.bodies.begin(held, event)
-            asyncio.get_running_loop().call_later(EARLY_FLUSH, self.mark, held)
+            asyncio.get_running_loop().call_later(EARLY_FLUSH, self._flush_early, held)
         else:
+            self.mark(held)
+
+    def _flush_early(self, held: HeldRun) -> None:
+        """A root body is still running: make its start durable without waiting for its end."""
+        if held.rows and not held.in_flight:
             self.mark(held)
 
     # -- going forward -----------------------------------------------------------------------------------
@@ -194,8 +199,7 @@ class Owner:
         if state.steps[name].status is StepStatus.FAILED:
             failpoint("before_schedule_retry")
         suspect = name in held.suspects or state.steps[name].suspect
-        above = _tokens_spent(held) if state.token == 0 else 0
-        return StartStep(name, input_hash(state, name), isolated=suspect, above=above)
+        return StartStep(step=name, input_hash=input_hash(state, name), isolated=suspect)
 
     def _offer_surplus(self, held: HeldRun, state: RunState, now: datetime) -> None:
         for name in list(state.ready):
@@ -254,6 +258,8 @@ class Owner:
         self._abandon_bodies(held)
 
     def _set_timer(self, held: HeldRun) -> None:
+        if held.timer is None and not held.retries and not held.has_ttl and not self.office.peers:
+            return
         state = held.open.state
         due = list(held.retries.values())
         if held.has_ttl:
@@ -479,9 +485,3 @@ class Owner:
             self.mark(held)
         elif isinstance(command, FinishStep | FailStep):
             self.reject(held.run_id, [command])
-
-
-def _tokens_spent(held: HeldRun) -> int:
-    """Tokens under which bodies may have begun without a trace: each earlier owner may have begun every root
-    step before its first flush, and died."""
-    return (held.open.epoch - 1) * len(held.open.state.graph.roots)

@@ -39,7 +39,7 @@ DRAIN_MARGIN: Final = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What the worker processes are started with."""
+    """What the worker processes are started with. `log_file`: a descriptor for what they print and log."""
 
     app_spec: str
     dsn: str
@@ -47,6 +47,7 @@ class Plan:
     processes: int = 1
     log_format: LogFormat = "text"
     log_level: str = "INFO"
+    log_file: int | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -55,6 +56,7 @@ class Child:
 
     Attributes:
         workers: ids under which it has registered; more than one if it was declared dead and went on.
+        workflows, queues: what it serves, once it is ready.
         is_asked: whether it was told to stop.
     """
 
@@ -64,6 +66,8 @@ class Child:
     started: float = field(default_factory=time.monotonic)
     workers: list[UUID] = field(default_factory=list)
     name: str = ""
+    workflows: list[str] = field(default_factory=list)
+    queues: list[str] = field(default_factory=list)
     is_ready: bool = False
     is_asked: bool = False
     listener: asyncio.Task[None] | None = None
@@ -171,12 +175,18 @@ class Supervisor:
         orders = Orders(plan.options, plan.log_format, plan.log_level, report_w, life_r, os.getpid())
         try:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "kairos.engine.child", plan.app_spec,
-                stdin=asyncio.subprocess.DEVNULL, pass_fds=(report_w, life_r),
+                sys.executable,
+                "-m",
+                "kairos.engine.child",
+                plan.app_spec,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=plan.log_file,
+                stderr=plan.log_file,
+                pass_fds=(report_w, life_r),
                 env={**os.environ, "KAIROS_DATABASE_URL": plan.dsn, ENV: orders.to_text()},
                 # A group of its own: Ctrl-C reaches the parent alone, and what a dead child leaves can be killed.
                 process_group=0,
-            )  # fmt: skip
+            )
         finally:
             os.close(report_w)
             os.close(life_r)
@@ -200,6 +210,7 @@ class Supervisor:
                     child.name = message["name"]
                 elif "ready" in message:
                     child.is_ready = self._has_worked = True
+                    child.workflows, child.queues = message["ready"], message["queues"]
                     if self._on_ready is not None:
                         self._on_ready(child)
         finally:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import sha256
 from uuid import UUID
 
-from kairos.domain.commands import Command, Refusal
+from kairos.domain.commands import Command, Refusal, StartStep
 from kairos.domain.decisions import decide
 from kairos.domain.events import Event, Recorded, StepStarted
 from kairos.domain.projection import RunState, apply
@@ -54,6 +54,8 @@ class Drive:
 
     def ask(self, run: OpenRun, command: Command, now: datetime) -> None:
         """Decide one command and record its events."""
+        if type(command) is StartStep and not run.state.token:
+            command = replace(command, above=tokens_spent(run))
         answer = decide(run.state, command, now)
         if isinstance(answer, Refusal):
             self.refused.append((command, answer))
@@ -75,6 +77,12 @@ def drive(run: OpenRun, commands: Iterable[Command], now: datetime, schedule: Sc
         for command in schedule(run.state, now):
             done.ask(run, command, now)
     return done
+
+
+def tokens_spent(run: OpenRun) -> int:
+    """Tokens under which bodies may have begun without a trace: an owner begins root steps before its first
+    flush, and each of the earlier owners may have died right then."""
+    return max(run.epoch - 1, 0) * len(run.state.graph.roots)
 
 
 def input_hash(state: RunState, step: str) -> str:

@@ -14,6 +14,8 @@ from kairos.store.queries import query
 
 # Any number will do as long as every version of Kairos takes the same one ("kairos" in ASCII).
 LOCK_KEY = 0x6B6169726F73
+# An index may take its time, and "already exists, skipping" is no news.
+SETTINGS = {"statement_timeout": "0", "client_min_messages": "warning"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +66,9 @@ def migrate(dsn: str, *, grant_to: str | None = None) -> list[Migration]:
     """
     files = find_migrations()
     with psycopg.connect(dsn, autocommit=True, application_name="kairos migrate") as conn:
-        conn.execute("set statement_timeout = 0")
-        conn.execute("set client_min_messages = warning")
+        conn.execute(query("set_settings"), {"names": list(SETTINGS), "values": list(SETTINGS.values())})
         # Held for the session, not a transaction: each file commits on its own.
-        conn.execute("select pg_advisory_lock(%s)", (LOCK_KEY,))
+        conn.execute(query("lock_migrations"), {"key": LOCK_KEY})
         try:
             conn.execute(query("create_schema"))
             conn.execute(query("create_migration_table"))
@@ -83,7 +84,7 @@ def migrate(dsn: str, *, grant_to: str | None = None) -> list[Migration]:
             if grant_to is not None:
                 _grant(conn, grant_to)
         finally:
-            conn.execute("select pg_advisory_unlock(%s)", (LOCK_KEY,))
+            conn.execute(query("unlock_migrations"), {"key": LOCK_KEY})
     return pending
 
 

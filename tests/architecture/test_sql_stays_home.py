@@ -156,7 +156,8 @@ SQL = [
     "create table x (id int)", "CREATE UNIQUE INDEX i ON t (x)", "create or replace function f()", "alter role x",
     "drop schema kairos cascade", "listen kairos_run", "LISTEN {}", "notify kairos_run, 'x'", "unlisten *",
     "grant select on kairos.run to x", "set statement_timeout = 0", "SET LOCAL lock_timeout TO '1s'", "begin", "COMMIT",
-    "truncate kairos.event", "lock table kairos.run", "copy kairos.event from stdin", "vacuum kairos.run", "explain select 1", "explain (analyze, buffers) update x set y = 1",
+    "truncate kairos.event", "lock table kairos.run", "copy kairos.event from stdin", "vacuum kairos.run",
+    "explain select 1", "explain (analyze, buffers) update x set y = 1",
     "select true", "select version()", "select now()",
 ]  # fmt: skip
 PROSE = [

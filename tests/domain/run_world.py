@@ -89,7 +89,7 @@ def roll_command(dice: Random) -> Command:
     attempt, token, yes = dice.randint(-1, 4), dice.randint(-1, 8), dice.random() < 0.5
     commands: list[Command] = [
         ClaimRun("w9", token),
-        StartStep(step, "00", "helper" if yes else None, yes),
+        StartStep(step, "00", "helper" if yes else None, yes, above=token),
         FireRetry(step),
         FinishStep(step, attempt, token, dice.choice(OUTPUTS)),
         FailStep(step, attempt, token, dice.choice(ERRORS), yes, dice.random()),

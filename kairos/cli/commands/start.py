@@ -9,14 +9,11 @@ import typer
 from kairos.cli.commands import options as o
 
 
-def demo(
-    *,
-    keep: Annotated[bool, typer.Option("--keep", help="Keep the demo's database for a look around.")] = False,
-) -> int:
-    """Run a real workflow, kill its worker, watch it recover. Under a minute."""
+def demo(*, database_url: o.Url = None) -> int:
+    """Run a workflow, kill its worker, see it recover. Half a minute."""
     from kairos.cli.demo import run_demo
 
-    return run_demo(keep=keep)
+    return run_demo(url=database_url)
 
 
 def dev(
@@ -30,7 +27,7 @@ def dev(
     database_url: o.Url = None,
 ) -> int:
     """Database and worker in one terminal; reloads when a Python file here changes."""
-    from kairos.cli.workers import develop
+    from kairos.cli.development import develop
 
     return develop(app=app, concurrency=concurrency, queues=queues, url=database_url)
 

@@ -1,3 +1,9 @@
+-- name: lock_migrations
+select pg_advisory_lock(%(key)s::bigint)
+
+-- name: unlock_migrations
+select pg_advisory_unlock(%(key)s::bigint)
+
 -- name: create_schema
 create schema if not exists kairos
 

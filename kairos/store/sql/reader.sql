@@ -108,8 +108,8 @@ select r.id from kairos.run r
 where %(after)s::uuid is null or r.id > %(after)s::uuid
 order by r.id limit %(take)s::integer
 
--- name: read_failure
-select f.status, f.step, f.error from kairos.failure f where f.run_id = %(run_id)s::uuid
+-- name: read_failures
+select f.run_id, f.step, f.error from kairos.failure f where f.run_id = any(%(run_ids)s::uuid[])
 
 -- name: server_facts
 select current_setting('server_version_num')::integer, current_setting('fsync'),
@@ -155,3 +155,6 @@ left join (
     from kairos.task t where t.step = '' group by t.fingerprint
 ) t on t.fingerprint = d.fingerprint
 order by d.workflow, d.registered_at desc
+
+-- name: listen_for_probe
+listen kairos_doctor

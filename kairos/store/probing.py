@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Final
 
-from psycopg import AsyncConnection, sql
+from psycopg import AsyncConnection
 
-from kairos.diagnosis.doctor import PoolerFacts
 from kairos.store.connect import open_async
 from kairos.store.queries import query
 
 MARK: Final = "4321ms"
 """A lock_timeout that nobody else would set."""
 HEARING_TIME: Final = 2.0
+"""Seconds within which a NOTIFY should arrive."""
 
 
-async def probe_pooler(dsn: str) -> PoolerFacts:
+@dataclass(frozen=True, slots=True)
+class SessionProbe:
+    """Whether a session kept its backend and its settings, and heard a NOTIFY."""
+
+    keeps_backend: bool
+    keeps_settings: bool
+    hears_notify: bool
+
+
+async def probe_session(dsn: str) -> SessionProbe:
     """Use two sessions in turn, and see whether the first is still itself afterwards."""
     first = await open_async(dsn, "kairos doctor")
     try:
@@ -31,15 +41,14 @@ async def probe_pooler(dsn: str) -> PoolerFacts:
             hears = await _hears(first, second)
         finally:
             await second.close()
-        return PoolerFacts(before == after, setting == MARK, hears)
+        return SessionProbe(before == after, setting == MARK, hears)
     finally:
         await first.close()
 
 
 async def _hears(first: AsyncConnection[Any], second: AsyncConnection[Any]) -> bool:
-    channel = f"kairos_doctor_{id(first):x}"
-    await first.execute(sql.SQL("listen {}").format(sql.Identifier(channel)))
-    await second.execute(query("notify"), {"channel": channel, "payload": ""})
+    await first.execute(query("listen_for_probe"))
+    await second.execute(query("notify"), {"channel": "kairos_doctor", "payload": ""})
     async for _ in first.notifies(timeout=HEARING_TIME, stop_after=1):
         return True
     return False
