@@ -253,6 +253,7 @@ def _fresh_database() -> str:
 
     from kairos import embedded
     from kairos.store.migrate import migrate
+    from kairos.store.queries import query
 
     global _cluster
     with _lock:
@@ -262,7 +263,7 @@ def _fresh_database() -> str:
             atexit.register(_remove, _cluster, folder)
     name = f"test_{next(_COUNT)}"
     with psycopg.connect(_cluster.admin_dsn, autocommit=True) as conn:
-        conn.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+        conn.execute(sql.SQL(query("create_database")).format(name=sql.Identifier(name)))
     migrate(make_conninfo(_cluster.admin_dsn, dbname=name), grant_to="kairos")
     return make_conninfo(_cluster.dsn, dbname=name)
 

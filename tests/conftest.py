@@ -72,9 +72,7 @@ def database(server: Server, template: str) -> Iterator[TestDatabase]:
     """A fresh, migrated database."""
     name = f"kairos_test_{os.getpid()}_{next(_COUNT)}"
     with psycopg.connect(server.admin, autocommit=True) as conn:
-        conn.execute(
-            sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(template))
-        )
+        conn.execute(sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(template)))
     yield TestDatabase(make_conninfo(server.app, dbname=name), make_conninfo(server.admin, dbname=name))
     with psycopg.connect(server.admin, autocommit=True) as conn:
         conn.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))

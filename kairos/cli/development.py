@@ -23,9 +23,9 @@ from kairos.cli.terminal import err, one_line
 from kairos.cli.workers import worker_options
 from kairos.database import Database
 from kairos.engine import logs
-from kairos.engine.listener import listen
 from kairos.engine.processes import Child, Plan, Supervisor
 from kairos.store.connect import Session
+from kairos.store.listener import listen
 from kairos.store.reader import Reader, RunInfo
 
 DRAIN: Final = 3.0

@@ -26,7 +26,6 @@ from kairos.domain.fingerprint import Definition
 from kairos.domain.names import nearest
 from kairos.domain.projection import RunState
 from kairos.domain.states import RunStatus
-from kairos.engine.clock import DatabaseClock
 from kairos.errors import (
     RunCancelled,
     RunExpired,
@@ -35,6 +34,7 @@ from kairos.errors import (
     WaitTimeout,
     WorkflowNotFound,
 )
+from kairos.store.clock import DatabaseClock
 from kairos.store.connect import Session
 from kairos.store.history import Advanced, Conn, History
 from kairos.store.queries import query

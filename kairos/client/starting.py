@@ -23,9 +23,9 @@ from kairos.domain.graph import DEFAULT_PRIORITY, DEFAULT_QUEUE
 from kairos.domain.ids import uuid7
 from kairos.domain.names import check_name
 from kairos.domain.payload import Payload
-from kairos.engine.clock import DatabaseClock
 from kairos.errors import DefinitionError, KeyConflict, PayloadError
 from kairos.store import arrays
+from kairos.store.clock import DatabaseClock
 from kairos.store.codec import Row
 from kairos.store.connect import Session, prepare_adapters
 from kairos.store.failpoints import failpoint

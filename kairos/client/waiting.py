@@ -7,8 +7,8 @@ import random
 from collections import defaultdict
 from uuid import UUID
 
-from kairos.engine.listener import listen
 from kairos.errors import RunNotFound
+from kairos.store.listener import listen
 from kairos.store.reader import Reader, RunInfo
 
 LOOK_EVERY = 0.5

@@ -12,8 +12,8 @@ from uuid import UUID, uuid4
 
 from kairos.authoring import App, Workflow
 from kairos.authoring.threads import Threads
-from kairos.engine.clock import DatabaseClock
 from kairos.settings import WorkerOptions
+from kairos.store.clock import DatabaseClock
 from kairos.store.connect import Session
 from kairos.store.history import Definitions, History
 

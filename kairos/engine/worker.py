@@ -17,20 +17,20 @@ from kairos.authoring.loading import spec_of
 from kairos.authoring.threads import Threads
 from kairos.domain.commands import LoseLease
 from kairos.engine.bodies import Bodies
-from kairos.engine.clock import DatabaseClock
 from kairos.engine.flusher import Flusher
 from kairos.engine.held import HeldRun
 from kairos.engine.helper import Helper
 from kairos.engine.isolation import Isolation
 from kairos.engine.leases import Heartbeat, Reaper
-from kairos.engine.listener import listen
 from kairos.engine.office import Identity, Office, Slots, log
 from kairos.engine.owner import Owner
 from kairos.errors import KairosError, StaleWrite
 from kairos.settings import WorkerOptions
+from kairos.store.clock import DatabaseClock
 from kairos.store.connect import Session, is_transient
 from kairos.store.failpoints import failpoint
 from kairos.store.history import Conn, Definitions, History, put_definition
+from kairos.store.listener import listen
 
 KEEP_WORKERS = 7 * 86400.0
 """Seconds for which the rows of ended workers are kept for `kairos doctor`."""

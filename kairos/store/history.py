@@ -106,6 +106,14 @@ class Advanced:
     refused: list[tuple[Command, Refusal]] = field(default_factory=list)
 
 
+@dataclass(slots=True)
+class Once:
+    """One append over all its tries. Pass the same one to each try: when the reply to a commit was lost, the
+    next try finds that very write in the log and returns what it had decided, instead of deciding again."""
+
+    done: Advanced | None = None
+
+
 class History:
     """The slow path, with folded runs kept so that each append loads only the tail.
 
@@ -126,6 +134,7 @@ class History:
         within: Callable[[Conn, Advanced], Awaitable[None]] | None = None,
         schedule: Callable[[RunState, datetime], Iterable[Command]] | None = None,
         epoch: int | None = None,
+        once: Once | None = None,
     ) -> Advanced:
         """Lock the head, load, decide, append: one transaction (a savepoint if the caller has one open).
 
@@ -134,6 +143,7 @@ class History:
             schedule: what to ask after that, in view of the state as it is then.
             epoch: refuse if the run was claimed again since the claim with this number.
             within: awaited before the commit, for writes that belong to the same transaction.
+            once: for appends that are tried again after a lost reply.
 
         Raises:
             RunNotFound: no such run.
@@ -142,11 +152,15 @@ class History:
         try:
             async with conn.transaction():
                 run = await self._locked(conn, run_id)
+                if once is not None and once.done is not None and await self._is_committed(conn, once.done):
+                    return once.done
                 if epoch is not None and run.epoch != epoch:
                     raise StaleWrite(f"run {run_id} is at epoch {run.epoch}, not {epoch}", run_id=run_id)
                 now = (await (await conn.execute(query("read_clock"))).fetchone() or (None,))[0]
                 assert now is not None
                 done = await self._decide(conn, run, commands, schedule, now)
+                if once is not None and done.events:
+                    once.done = done
                 if within is not None:
                     await within(conn, done)
                 failpoint("before_commit")
@@ -155,6 +169,12 @@ class History:
             raise
         failpoint("after_commit")
         return done
+
+    @staticmethod
+    async def _is_committed(conn: Conn, done: Advanced) -> bool:
+        params = {"run_id": done.run.run_id, "seq": done.run.state.seq}
+        row = await (await conn.execute(query("hash_at"), params, prepare=True)).fetchone()
+        return row is not None and bytes(row[0]) == done.run.head_hash
 
     def forget(self, run_id: UUID) -> None:
         """Drop what is kept of a run."""

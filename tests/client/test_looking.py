@@ -98,7 +98,7 @@ def test_the_state_at_every_seq_is_the_fold_of_the_events_up_to_there(database: 
 def test_waiting_too_short_says_that_the_run_goes_on(database: TestDatabase) -> None:
     with kairos.Client(database.dsn) as client:
         run = client.start(double, 1)
-        with pytest.raises(kairos.WaitTimeout, match="still SCHEDULED after 0.05s"):
+        with pytest.raises(kairos.WaitTimeout, match=r"still SCHEDULED after 0\.05s"):
             run.wait(timeout=0.05)
         with pytest.raises(kairos.RunNotFound):
             client.wait(uuid4(), timeout=5)

@@ -233,6 +233,7 @@ class World:
         shown = copy.deepcopy(run.state, {id(self.graph): self.graph})
         answer = decisions.decide(run.state, command, now)
         assert run.state == shown, "a rule changed the state it was shown"
+        assert isinstance(answer, list | Refusal)
         if not self.trusting:
             self.judge(seen, command, answer)
         for event in [] if isinstance(answer, Refusal) else answer:

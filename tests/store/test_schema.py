@@ -18,7 +18,7 @@ from kairos.store.migrate import Migration, check_schema, find_migrations, migra
 from kairos.store.queries import load_all, parse
 from tests.conftest import Server, TestDatabase
 
-UNPREPARABLE = {"create_schema", "create_migration_table", "grant_to_role"}
+UNPREPARABLE = {"create_schema", "create_migration_table", "grant_to_role", "create_database", "listen"}
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +71,8 @@ def test_the_role_of_workers_has_no_right_to_delete_history(database: TestDataba
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 conn.execute(verb)
         if table != "run":
+            column = {"definition": "workflow", "blob": "data"}.get(table, "run_id")
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
-                column = {"definition": "workflow", "blob": "data"}.get(table, "run_id")
                 conn.execute(f"update kairos.{table} set {column} = null")
 
 

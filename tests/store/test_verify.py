@@ -59,7 +59,7 @@ def test_an_untouched_run_is_clean(database: TestDatabase) -> None:
 @pytest.mark.parametrize(
     ("tampering", "check", "seq"),
     [
-        ("update kairos.event set body = convert_to(replace(convert_from(body, 'UTF8'), 'duration', 'durations'), 'UTF8')"
+        ("update kairos.event set body = convert_to(replace(convert_from(body, 'UTF8'), 'duration', 'd'), 'UTF8')"
          " where seq = 4", "chain", 4),
         ("update kairos.event set at = at + interval '1 microsecond' where seq = 3", "chain", 3),
         ("update kairos.event set token = 9 where seq = 6", "chain", 6),

@@ -44,7 +44,7 @@ def test_a_step_is_replaced_by_a_value_a_function_or_an_error() -> None:
     assert error is not None
     assert error.message == "declined"
     with pytest.raises(kairos.RunFailed, match="declined"):
-        failed.output  # noqa: B018
+        failed.output
 
 
 def test_a_stand_in_is_held_to_the_type_of_the_step() -> None:

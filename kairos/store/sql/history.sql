@@ -150,9 +150,6 @@ select k.workflow, k.key, k.run_id, k.input_hash from kairos.run_key k
 join unnest(%(workflows)s::text[], %(keys)s::text[]) as q (workflow, key)
   on k.workflow = q.workflow and k.key = q.key
 
--- name: find_runs
-select r.id from kairos.run r where r.id = any(%(run_ids)s::uuid[])
-
 -- name: cancel_asked
 -- Which of these runs somebody wants to stop, or has stopped.
 select r.id from kairos.run r

@@ -32,3 +32,6 @@ grant select, insert on kairos.event, kairos.blob, kairos.definition, kairos.fai
 grant select, insert, update on kairos.run to {role};
 grant select, insert, update, delete on kairos.task, kairos.worker, kairos.run_key to {role};
 grant select on kairos.migration to {role}
+
+-- name: create_database
+create database {name}

@@ -103,11 +103,6 @@ limit %(take)s::integer
 -- name: count_statuses
 select r.status, count(*) from kairos.run r group by r.status
 
--- name: list_run_ids
-select r.id from kairos.run r
-where %(after)s::uuid is null or r.id > %(after)s::uuid
-order by r.id limit %(take)s::integer
-
 -- name: read_failures
 select f.run_id, f.step, f.error from kairos.failure f where f.run_id = any(%(run_ids)s::uuid[])
 

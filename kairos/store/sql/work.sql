@@ -44,15 +44,6 @@ update kairos.task t set worker = %(worker)s::uuid from c
 where t.run_id = c.run_id and t.step = c.step
 returning t.run_id, t.step, t.fingerprint, t.crashed
 
--- name: count_waiting
--- Whether anything waits that this worker could take, for the decision to look again at once.
-select count(*) from (
-    select 1 from kairos.task t
-    where t.queue = any(%(queues)s::text[]) and t.worker is null and t.ready_at <= clock_timestamp()
-      and t.fingerprint = any(%(fingerprints)s::text[])
-    limit 1
-) x
-
 -- name: offer_steps
 insert into kairos.task (run_id, step, workflow, fingerprint, queue, priority, ready_at, expires_at, crashed)
 select %(run_id)s::uuid, o.step, %(workflow)s::text, %(fingerprint)s::text, o.queue, o.priority,
@@ -84,19 +75,10 @@ from kairos.run r
 where t.run_id = %(run_id)s::uuid and t.step = '' and t.worker = %(worker)s::uuid
   and r.id = t.run_id and r.epoch = %(epoch)s::bigint
 
--- name: end_task
-delete from kairos.task where run_id = %(run_id)s::uuid
-
 -- name: wake_run
 -- Something happened to a run that nobody may hold: have it looked at now.
 update kairos.task set ready_at = clock_timestamp()
 where run_id = %(run_id)s::uuid and step = '' and worker is null and ready_at > clock_timestamp()
-
--- name: run_owner
--- Whether a live worker holds the run.
-select w.id, w.name, w.state in ('live', 'draining') and w.lease_until > clock_timestamp()
-from kairos.task t join kairos.worker w on w.id = t.worker
-where t.run_id = %(run_id)s::uuid and t.step = ''
 
 -- name: notify
 select pg_notify(%(channel)s::text, %(payload)s::text)
@@ -163,9 +145,6 @@ where w.state in ('dead', 'stopped') and w.beat_at < clock_timestamp() - make_in
 select t.run_id from kairos.task t
 where t.worker is null and t.expires_at <= clock_timestamp() and t.step = ''
 order by t.run_id limit %(take)s::integer
-
--- name: read_worker
-select w.name, w.state, w.report from kairos.worker w where w.id = %(id)s::uuid
 
 -- name: find_orphans
 select t.run_id, t.step, t.token from kairos.task t

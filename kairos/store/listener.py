@@ -10,6 +10,7 @@ import psycopg
 from psycopg import sql
 
 from kairos.store.connect import backoff, is_transient, open_async
+from kairos.store.queries import query
 
 log = logging.getLogger("kairos.listener")
 
@@ -31,13 +32,13 @@ async def listen(
         try:
             conn = await open_async(dsn, name)
             for channel in channels:
-                await conn.execute(sql.SQL("listen {}").format(sql.Identifier(channel)))
+                await conn.execute(sql.SQL(query("listen")).format(channel=sql.Identifier(channel)))
             tries = 0
             on_ready()
             while True:
                 async for notice in conn.notifies(timeout=PING_EVERY):
                     on_notice(notice.channel, notice.payload)
-                await asyncio.wait_for(conn.execute("select 1"), 5)
+                await asyncio.wait_for(conn.execute(query("ping")), 5)
         except (psycopg.Error, OSError, TimeoutError) as exc:
             if isinstance(exc, psycopg.Error) and not is_transient(exc):
                 raise

@@ -1,0 +1,140 @@
+"""Fixtures of the command line tests: `run_kairos` in this process, `start_kairos` in another, an app to run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from kairos.cli import entry
+from tests.cli.cli_support import Kairos, Process, Result
+from tests.conftest import TestDatabase
+
+FLOWS = '''
+import os, time
+from pathlib import Path
+import kairos
+from pydantic import BaseModel
+
+app = kairos.App("shop")
+
+class Order(BaseModel):
+    order_id: str
+    cents: int = 100
+
+fulfil = app.workflow("fulfil", input=Order)
+
+@fulfil.step
+def reserve(order: Order) -> str:
+    return f"{order.order_id} from A"
+
+@fulfil.step(retry=kairos.Retry(attempts=3, base="10ms", jitter=0))
+def charge(order: Order, reserve: str, ctx: kairos.StepContext) -> int:
+    if ctx.attempt == 1:
+        raise ConnectionError("no answer")
+    ctx.log.info("charged", cents=order.cents)
+    ctx.emit("cents", order.cents)
+    return order.cents
+
+@fulfil.step
+def confirm(reserve: str, charge: int) -> dict:
+    return {"text": f"{reserve}: {charge}"}
+
+@app.job(retry=kairos.Retry(attempts=1))
+def fail(text: str) -> str:
+    detail = {"text": text}
+    raise ValueError(text)
+
+@app.job
+def echo(value: dict) -> dict:
+    return value
+
+@app.job(queue="mail")
+def mail(to: str) -> str:
+    return to
+
+gate = app.workflow("gate", input=dict)
+
+@gate.step
+def wait_for_file(input: dict, ctx: kairos.StepContext) -> str:
+    Path(input["begun"]).write_text(f"{os.getpid()} {ctx.attempt}")
+    while not Path(input["open"]).exists():
+        ctx.heartbeat()
+        time.sleep(0.01)
+    return f"attempt {ctx.attempt}"
+
+@gate.step
+def after(wait_for_file: str) -> str:
+    return wait_for_file
+'''
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The settings of whoever runs the tests must not matter."""
+    import os
+
+    for name in os.environ:
+        if name.startswith("KAIROS_") and name not in ("KAIROS_TEST_DATABASE_URL", "KAIROS_SEED"):
+            monkeypatch.delenv(name)
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory, with flows.py in it."""
+    (tmp_path / "flows.py").write_text(FLOWS)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def flows(place: Path) -> Iterator[ModuleType]:
+    """The module flows.py, loaded."""
+    from kairos.authoring.loading import load_app
+
+    load_app(f"{place / 'flows.py'}:app")
+    yield next(m for m in sys.modules.values() if getattr(m, "__file__", None) == str(place / "flows.py"))
+    for name in [n for n, m in sys.modules.items() if getattr(m, "__file__", None) == str(place / "flows.py")]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def run_kairos(place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Kairos:
+    """Runs a command in this process."""
+
+    def run(*arguments: str, env: dict[str, str] | None = None) -> Result:
+        with monkeypatch.context() as patch:
+            for name, value in (env or {}).items():
+                patch.setenv(name, value)
+            capsys.readouterr()
+            code = entry.run(arguments)
+        captured = capsys.readouterr()
+        return Result(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def on_database(run_kairos: Kairos, database: TestDatabase, monkeypatch: pytest.MonkeyPatch) -> Kairos:
+    """Runs a command in this process, on a fresh database."""
+    monkeypatch.setenv("KAIROS_DATABASE_URL", database.dsn)
+    return run_kairos
+
+
+@pytest.fixture
+def start_kairos(place: Path, database: TestDatabase) -> Iterator[Callable[..., Process]]:
+    """Starts a command in a process of its own, on a fresh database."""
+    started: list[Process] = []
+
+    def start(*arguments: str, env: dict[str, str] | None = None) -> Process:
+        process = Process(arguments, place, {"KAIROS_DATABASE_URL": database.dsn, **(env or {})})
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.destroy()
