@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from kairos.domain.duration import parse_duration
 from kairos.domain.names import nearest
@@ -28,6 +28,14 @@ def read_status(text: str) -> RunStatus:
     except ValueError:
         names = [status.lower() for status in RunStatus]
         raise ConfigError(f"--status {text!r} is not a status", hint=nearest(text.lower(), names)) from None
+
+
+def read_duration(text: str, option: str) -> timedelta:
+    """`30s`, `5m`, or a number of seconds. Raises ConfigError."""
+    try:
+        return parse_duration(float(text) if text.replace(".", "", 1).isdigit() else text, what=option)
+    except DefinitionError as exc:
+        raise ConfigError(exc.message, hint="Write 500ms, 30s, 5m, 2h, 1d, or a number of seconds.") from None
 
 
 def read_moment(text: str | None, option: str) -> datetime | None:

@@ -16,12 +16,11 @@ from kairos.authoring.loading import load_app
 from kairos.cli import exits, words
 from kairos.cli.apps import choose_app
 from kairos.cli.database import connected
-from kairos.cli.filters import read_labels
+from kairos.cli.filters import read_duration, read_labels
 from kairos.cli.payloads import value_of
 from kairos.cli.terminal import err, is_live, out, print_json, safe
 from kairos.cli.waiting import print_output, print_trouble, wait_quietly, wait_showing
 from kairos.client import AsyncRun
-from kairos.domain.duration import parse_duration
 from kairos.errors import ConfigError, PayloadError
 from kairos.store.reader import Reader
 
@@ -45,7 +44,8 @@ def start_run(
     """Start, and with `wait` follow to the end."""
     value = read_input(request.input)
     labels = read_labels(request.labels)
-    seconds = None if timeout is None else parse_duration(timeout, what="--timeout").total_seconds()
+    seconds = None if timeout is None else read_duration(timeout, "--timeout").total_seconds()
+    ttl = None if request.ttl is None else read_duration(request.ttl, "--ttl")
     if timeout is not None and not wait:
         raise ConfigError("--timeout says how long --wait waits", hint="Add --wait.")
     target = _target(request.workflow, app)
@@ -55,7 +55,7 @@ def start_run(
             given = value if request.input is not None else await _default_input(target, reader)
             run = await client.start(
                 target, given, key=request.key, labels=labels or None, queue=request.queue,
-                priority=request.priority, ttl=request.ttl,
+                priority=request.priority, ttl=ttl,
             )  # fmt: skip
             await run.refresh()
             if not wait:

@@ -6,14 +6,14 @@ import asyncio
 
 from kairos.cli import exits, words
 from kairos.cli.database import reading
+from kairos.cli.filters import read_duration
 from kairos.cli.terminal import is_live, out, print_json
 from kairos.cli.waiting import print_trouble, wait_in_json, wait_showing
-from kairos.domain.duration import parse_duration
 
 
 def watch_run(name: str, *, timeout: str | None, url: str | None, as_json: bool) -> int:
     """Follow it; the exit code tells how it ended."""
-    seconds = None if timeout is None else parse_duration(timeout, what="--timeout").total_seconds()
+    seconds = None if timeout is None else read_duration(timeout, "--timeout").total_seconds()
 
     async def work() -> int:
         async with reading(url) as reader:

@@ -150,7 +150,7 @@ def test_the_same_key_is_the_same_run(on_database: Kairos) -> None:
         (("--label", "x"), "--label 'x' is not NAME=VALUE"),
         (("--timeout", "5s"), "--timeout says how long --wait waits"),
         (("--wait", "--timeout", "soon"), "--timeout 'soon' is not a duration"),
-        (("--ttl", "soon"), "ttl 'soon' is not a duration"),
+        (("--ttl", "soon"), "--ttl 'soon' is not a duration"),
         (("--priority", "11"), "'--priority'"),
         (("--queue", "no such"), "queue name 'no such' is not valid"),
         (("--key", ""), "the key must be a string"),

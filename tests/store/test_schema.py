@@ -18,7 +18,8 @@ from kairos.store.migrate import Migration, check_schema, find_migrations, migra
 from kairos.store.queries import load_all, parse
 from tests.conftest import Server, TestDatabase
 
-UNPREPARABLE = {"create_schema", "create_migration_table", "grant_to_role", "create_database", "listen"}
+UTILITY = ("create ", "grant ", "listen ", "unlisten ")
+"""Statements of these kinds cannot be prepared; the tests that use them prove them."""
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def prepared(server: Server, template: str) -> Iterator[psycopg.Connection]:
         admin.execute("drop database kairos_prepare with (force)")
 
 
-@pytest.mark.parametrize("name", sorted(set(load_all()) - UNPREPARABLE))
+@pytest.mark.parametrize("name", sorted(name for name, text in load_all().items() if not text.startswith(UTILITY)))
 def test_every_query_is_accepted_by_the_server(prepared: psycopg.Connection, name: str) -> None:
     names: list[str] = []
 
