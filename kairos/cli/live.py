@@ -94,7 +94,7 @@ def step_width(story: Story) -> int:
 
 def draw(story: Story, console: Console, now: datetime) -> RenderableType:
     """The run as it stands: header, as many steps as fit, a count of all."""
-    room = max(console.height - 6, 5)
+    room = max(console.height - 7, 5)
     names = pick(story, room)
     columns = [Column("", most=STEP_WIDTH), Column("", least=11), Column("", is_right=True, least=6), Column("")]
     lines = grid(columns, [_row(story, name, now) for name in names], console.width, has_head=False)
@@ -119,7 +119,7 @@ def pick(story: Story, room: int) -> list[str]:
         return list(steps)
     rank = {status: i for i, status in enumerate(_INTERESTING)}
     order = sorted(story.state.steps, key=lambda n: rank[story.state.steps[n].status])
-    chosen = set(order[: room - 1])
+    chosen = set(order[:room])
     return [name for name in steps if name in chosen]
 
 

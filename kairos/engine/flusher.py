@@ -67,7 +67,8 @@ class Flusher:
             held.is_queued = False
             if held.dropped:
                 continue
-            self.owner.step_forward(held)
+            if not held.resend:
+                self.owner.step_forward(held)
             if held.to_offer:
                 self.owner.mark(held)  # decided again there, on top of a locked head
             elif held.rows:

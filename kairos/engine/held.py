@@ -47,6 +47,7 @@ class HeldRun:
             take the slow path.
         timer: wakes the run when its next retry or expiry is due.
         in_flight: `rows` have been sent and not been answered yet.
+        resend: what became of `rows` is not known; they are sent again before anything is added to them.
         dropped: why the run is not ours any more.
     """
 
@@ -70,6 +71,7 @@ class HeldRun:
     is_queued: bool = False
     is_slow: bool = False
     in_flight: bool = False
+    resend: bool = False
     dropped: str | None = None
 
     @property

@@ -17,7 +17,7 @@ from kairos.engine.held import Body
 from kairos.engine.office import Office, log
 from kairos.errors import KairosError
 from kairos.store.drive import input_hash
-from kairos.store.history import Advanced, Conn
+from kairos.store.history import Advanced, Conn, Once
 from kairos.store.queries import query
 
 
@@ -30,6 +30,7 @@ class Helped:
     fingerprint: str
     is_suspect: bool
     body: Body | None = None
+    has_slot: bool = True
 
 
 @dataclass(slots=True)
@@ -101,8 +102,6 @@ class Helper:
                 await self._append(run_id, lane)
         except KairosError as exc:
             log.error("helper_failed run=%s: %s", run_id, exc)
-            for helped in lane.claims:
-                self._let_go(helped)
         finally:
             lane.is_running = False
             self.lanes.pop(run_id, None)
@@ -122,11 +121,30 @@ class Helper:
         async def within(conn: Conn, done: Advanced) -> None:
             await self._settle_tasks(conn, run_id, done, claims, commands)
 
-        async def work(conn: Conn) -> Advanced:
-            return await self.office.history.advance(conn, run_id, commands, within=within, schedule=schedule)
+        once = Once()
 
-        done = await self.office.work.run(work)
+        async def work(conn: Conn) -> Advanced:
+            return await self.office.history.advance(
+                conn, run_id, commands, within=within, schedule=schedule, once=once
+            )
+
+        try:
+            done = await self.office.work.run(work)
+        except BaseException:
+            for helped in (*claims, *self._spoken_for(run_id, commands)):
+                self._let_go(helped)
+            raise
         self._after(done, commands, claims)
+
+    def _spoken_for(self, run_id: UUID, commands: list[Command]) -> list[Helped]:
+        """The tasks whose end these commands tell."""
+        found = []
+        for command in commands:
+            if isinstance(command, FinishStep | FailStep | StopStep | LoseLease):
+                helped = self.tasks.get((run_id, command.step))
+                if helped is not None and helped.body is not None and helped.body.token == command.token:
+                    found.append(helped)
+        return found
 
     async def _settle_tasks(
         self, conn: Conn, run_id: UUID, done: Advanced, claims: list[Helped], commands: list[Command]
@@ -144,7 +162,8 @@ class Helper:
         ended = [c.step for c in commands if isinstance(c, FinishStep | FailStep | StopStep)]
         ended += [h.step for h in claims if h.step not in started]
         if ended:
-            await conn.execute(query("delete_step_tasks"), {"run_id": run_id, "steps": ended})
+            params = {"run_id": run_id, "steps": ended, "worker": me, "token": None}
+            await conn.execute(query("delete_step_tasks"), params)
         if done.events:
             await conn.execute(query("notify"), {"channel": "kairos_task", "payload": f"run:{run_id.hex}"})
 
@@ -156,6 +175,8 @@ class Helper:
                 self._let_go(helped)
             else:
                 self._begin(helped, done.run.state, event)
+        for helped in self._spoken_for(done.run.run_id, commands):
+            self._let_go(helped)
         for command, refusal in done.refused:
             if isinstance(command, FinishStep | FailStep):
                 step = done.run.state.steps[command.step]
@@ -189,8 +210,10 @@ class Helper:
             except Exception as exc:
                 ending = self.bodies.broken(event, ctx, exc)
             finally:
-                self._let_go(helped)
-                if ending is not None:
+                self._free_slot(helped)
+                if ending is None:
+                    self._let_go(helped)
+                else:
                     lane = self.lanes.setdefault(run_id, Lane())
                     lane.commands.append(ending)
                     self._go(run_id, lane)
@@ -201,6 +224,15 @@ class Helper:
         task.add_done_callback(self.bodies.running.discard)
 
     def _let_go(self, helped: Helped) -> None:
-        if self.tasks.pop((helped.run_id, helped.step), None) is not None:
+        """The task is not ours any more. Not before the append that says so: what the database says is ours
+        and is not known here is taken for an orphan."""
+        key = helped.run_id, helped.step
+        if self.tasks.get(key) is helped:
+            del self.tasks[key]
+        self._free_slot(helped)
+
+    def _free_slot(self, helped: Helped) -> None:
+        if helped.has_slot:
+            helped.has_slot = False
             self.office.slots.give()
             self.on_free()

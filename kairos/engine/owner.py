@@ -41,7 +41,7 @@ from kairos.errors import KairosError
 from kairos.store.codec import Row, first_hash
 from kairos.store.drive import OpenRun, drive, input_hash
 from kairos.store.failpoints import failpoint
-from kairos.store.history import Advanced, Conn, catch_up, load_rows, load_run
+from kairos.store.history import Advanced, Conn, Once, catch_up, load_rows, load_run
 from kairos.store.queries import query
 
 OFFER_AFTER = timedelta(milliseconds=100)
@@ -236,7 +236,7 @@ class Owner:
     def committed(self, held: HeldRun) -> None:
         """The rows are durable: begin what they started, or let go of a run that has ended."""
         held.expected = held.open.state.seq
-        held.rows, held.taken, held.in_flight = [], [], False
+        held.rows, held.taken, held.in_flight, held.resend = [], [], False, False
         starts, held.starting = held.starting, []
         state = held.open.state
         if state.status.is_terminal:
@@ -307,7 +307,8 @@ class Owner:
         elif not heads or heads[0][0] != held.open.epoch:
             self.drop(held, "another worker has claimed the run", is_stale=True)
         elif heads[0][1] == held.expected:
-            # Its head was locked. Nothing is lost: the rows go with the next flush.
+            # Its head was locked, perhaps by a first try that is still under way: the same rows go again.
+            held.resend = True
             asyncio.get_running_loop().call_later(0.005, self.mark, held)
         else:
             await self.reload(held)
@@ -323,7 +324,7 @@ class Owner:
             self.drop(held, f"the run is {run.state.status}", is_stale=True)
             return
         held.inbox = [*held.taken, *held.inbox]
-        held.rows, held.taken, held.starting = [], [], []
+        held.rows, held.taken, held.starting, held.resend = [], [], [], False
         self._retries_from_state(held)
         if run.state.cancel_requested:
             self._cancel(held)
@@ -376,14 +377,16 @@ class Owner:
         commands, held.inbox = [*held.taken, *held.inbox], []
         self.office.slots.give(len(held.starting))
         held.rows, held.taken, held.starting = [], [], []
-        held.to_offer = []
+        once, offered = Once(), set[str]()
 
         async def within(conn: Conn, done: Advanced) -> None:
-            await self._offer(conn, held, done.run.state)
+            offered.clear()
+            offered.update(await self._offer(conn, held, done.run.state))
 
         async def work(conn: Conn) -> Advanced:
+            held.to_offer = []
             return await self.office.history.advance(
-                conn, held.run_id, commands, within=within, epoch=held.open.epoch,
+                conn, held.run_id, commands, within=within, epoch=held.open.epoch, once=once,
                 schedule=lambda state, now: self.schedule(held, state, now),
             )  # fmt: skip
 
@@ -392,7 +395,7 @@ class Owner:
         except BaseException:
             held.inbox = [*commands, *held.inbox]
             raise
-        held.offered.update(held.to_offer)
+        held.offered |= offered
         held.to_offer = []
         held.open = done.run
         self.observe(held, done.events, done.refused)
@@ -402,10 +405,10 @@ class Owner:
             held.is_slow = False
             self.office.history.forget(held.run_id)
 
-    async def _offer(self, conn: Conn, held: HeldRun, state: RunState) -> None:
+    async def _offer(self, conn: Conn, held: HeldRun, state: RunState) -> list[str]:
         names = [name for name in held.to_offer if name in state.ready]
         if not names or state.status.is_terminal:
-            return
+            return []
         specs = [state.graph.steps[name] for name in names]
         await conn.execute(
             query("offer_steps"),
@@ -421,6 +424,7 @@ class Owner:
             },
         )
         await conn.execute(query("notify"), {"channel": "kairos_task", "payload": ""})
+        return names
 
     # -- endings -----------------------------------------------------------------------------------------
 

@@ -165,7 +165,7 @@ class Transactional:
 
         async def within(inner: Conn, done: Advanced) -> None:
             if self.is_helper:
-                params = {"run_id": self.run_id, "steps": [e.step]}
+                params = {"run_id": self.run_id, "steps": [e.step], "worker": None, "token": e.token}
                 await inner.execute(query("delete_step_tasks"), params)
             notice = {"channel": "kairos_task", "payload": f"run:{self.run_id.hex}"}
             await inner.execute(query("notify"), notice)

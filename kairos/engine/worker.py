@@ -29,7 +29,7 @@ from kairos.settings import WorkerOptions
 from kairos.store.clock import DatabaseClock
 from kairos.store.connect import Session, is_transient
 from kairos.store.failpoints import failpoint
-from kairos.store.history import Conn, Definitions, History, put_definition
+from kairos.store.history import Conn, Definitions, History, Once, put_definition
 from kairos.store.listener import listen
 
 KEEP_WORKERS = 7 * 86400.0
@@ -194,12 +194,12 @@ class Worker:
             if claims:
                 office.clock.hear(claims[0][6])
                 await self.owner.take(claims)
+            steps: list[tuple[Any, ...]] = []
+            if office.slots.free > 0 and self._may_find_steps():
+                steps = await office.work.execute("claim_steps", office.claim_params(office.slots.free))
+                self.helper.take(steps)
         finally:
             self._claiming = False
-        steps: list[tuple[Any, ...]] = []
-        if office.slots.free > 0 and self._may_find_steps():
-            steps = await office.work.execute("claim_steps", office.claim_params(office.slots.free))
-            self.helper.take(steps)
         return len(claims) + len(steps)
 
     def _may_find_steps(self) -> bool:
@@ -278,8 +278,10 @@ class Worker:
                 owner.wake_slow.set()
 
     async def _reject(self, run_id: UUID, records: list[Any]) -> None:
+        once = Once()
+
         async def work(conn: Conn) -> None:
-            await self.office.history.advance(conn, run_id, records)
+            await self.office.history.advance(conn, run_id, records, once=once)
 
         await self.office.work.run(work)
 

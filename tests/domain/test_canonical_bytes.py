@@ -25,7 +25,7 @@ from kairos.errors import PayloadError
 @example({"": {"": ""}})
 @example("null \0 \u2028 \U0001f600")
 @example([None, True, 1, "1", 1.0])
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_what_is_stored_comes_back_unchanged(value: Any) -> None:
     assert same(value, decode(encode(value)))
 
@@ -55,7 +55,7 @@ def test_the_form_is_sorted_compact_utf8() -> None:
 
 
 @given(anything)
-@settings(max_examples=400)
+@settings(max_examples=200)
 def test_a_value_is_refused_with_a_path_or_comes_back_unchanged(value: Any) -> None:
     try:
         raw = encode(value)
@@ -69,24 +69,21 @@ def test_a_value_is_refused_with_a_path_or_comes_back_unchanged(value: Any) -> N
 
 
 @pytest.mark.parametrize("oddity", ODDITIES.values(), ids=ODDITIES.keys())
-@pytest.mark.parametrize(
-    ("wrap", "path"),
-    [
-        (lambda v: v, "$"),
-        (lambda v: [v], "$[0]"),
-        (lambda v: (1, v), "$[1]"),
-        (lambda v: {"a": v}, "$.a"),
-        (lambda v: {"a": 1, "b": [0, {"c": (v,)}]}, "$.b[1].c[0]"),
-        (lambda v: {"x": {"y": v}}, "$.x.y"),
-    ],
-    ids=["alone", "in a list", "in a tuple", "in a dict", "deep", "in a dict in a dict"],
-)
-def test_what_is_not_a_json_value_is_refused_wherever_it_stands(oddity: Any, wrap: Any, path: str) -> None:
-    with pytest.raises(PayloadError) as caught:
-        encode(wrap(oddity))
-    assert caught.value.facts["path"] == path
-    assert f"the value at {path} " in caught.value.message
-    assert caught.value.hint
+def test_what_is_not_a_json_value_is_refused_wherever_it_stands(oddity: Any) -> None:
+    places = {
+        "$": oddity,
+        "$[0]": [oddity],
+        "$[1]": (1, oddity),
+        "$.a": {"a": oddity},
+        "$.b[1].c[0]": {"a": 1, "b": [0, {"c": (oddity,)}]},
+        "$.x.y": {"x": {"y": oddity}},
+    }
+    for path, value in places.items():
+        with pytest.raises(PayloadError) as caught:
+            encode(value)
+        assert caught.value.facts["path"] == path
+        assert f"the value at {path} " in caught.value.message
+        assert caught.value.hint
 
 
 REASONS = [

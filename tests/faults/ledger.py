@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,9 +74,9 @@ class Ledger:
     def _of(self, what: str, run: str | None, step: str | None) -> list[Entry]:
         return [e for e in self.entries() if e.what == what and run in (None, e.run) and step in (None, e.step)]
 
-    def open_bodies(self, pid: int) -> list[Entry]:
-        """Bodies of one process that have begun and not ended."""
-        return open_bodies(e for e in self.entries() if e.pid == pid)
+    def open_bodies(self, *pids: int) -> list[Entry]:
+        """Bodies of these processes that have begun and not ended."""
+        return open_bodies(e for e in self.entries() if e.pid in pids)
 
 
 def open_bodies(entries: Iterable[Entry]) -> list[Entry]:
@@ -90,11 +89,3 @@ def open_bodies(entries: Iterable[Entry]) -> list[Entry]:
         else:
             begun.pop(key, None)
     return list(begun.values())
-
-
-def count_by_step(entries: Iterable[Entry]) -> dict[tuple[str, str], Counter[int]]:
-    """(run, step) -> token -> how many bodies began with it."""
-    counts: dict[tuple[str, str], Counter[int]] = defaultdict(Counter)
-    for e in entries:
-        counts[e.who][e.token] += 1
-    return counts

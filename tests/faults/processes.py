@@ -64,6 +64,14 @@ class Proc:
             assert selector.select(timeout), f"not ready within {timeout:g} s:\n{self.text()}"
         self.is_ready = self.process.stdout.readline().strip() == b"ready"
 
+    def family(self) -> list[int]:
+        """Its process id and those of its children."""
+        try:
+            threads = list(Path(f"/proc/{self.pid}/task").iterdir())
+            return [self.pid, *(int(child) for t in threads for child in (t / "children").read_text().split())]
+        except FileNotFoundError:
+            return [self.pid]
+
     def text(self) -> str:
         """What it has logged so far."""
         return self.log.read_text(errors="replace")

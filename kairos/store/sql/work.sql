@@ -62,7 +62,10 @@ update kairos.task set worker = null, attempt = null, token = null, crashed = cr
 where run_id = %(run_id)s::uuid and step = %(step)s::text and worker = %(worker)s::uuid
 
 -- name: delete_step_tasks
-delete from kairos.task where run_id = %(run_id)s::uuid and step = any(%(steps)s::text[])
+-- Only its own: the task of a step that a thawed worker has lost belongs to somebody else, or waits.
+delete from kairos.task
+where run_id = %(run_id)s::uuid and step = any(%(steps)s::text[])
+  and (worker = %(worker)s::uuid or token = %(token)s::bigint)
 
 -- name: list_step_tasks
 select t.step, t.worker from kairos.task t where t.run_id = %(run_id)s::uuid and t.step <> ''

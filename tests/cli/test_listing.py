@@ -1,0 +1,129 @@
+"""`kairos runs`: filters, pages, and what a row tells."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from types import ModuleType
+
+import pytest
+
+from kairos.cli import exits
+from tests.cli.cli_support import Kairos, working
+from tests.conftest import TestDatabase
+
+
+@pytest.fixture
+def some_runs(on_database: Kairos, database: TestDatabase, flows: ModuleType) -> list[str]:
+    """Ids, oldest first: a done order with key and labels, a failed job, a waiting one."""
+    at = ("--app", "flows.py:app", "--json")
+    with working(flows.app, database.dsn):
+        done = on_database(
+            "run", "fulfil", *at, "-i", '{"order_id": "7"}', "-w", "--key", "k-7", "-l", "customer=42"
+        )
+        failed = on_database("run", "fail", *at, "-i", '{"text": "no money"}', "-w")
+    waiting = on_database("run", "mail", *at, "-i", '{"to": "x"}')
+    return [result.json["run"]["id"] for result in (done, failed, waiting)]
+
+
+def ids(kairos: Kairos, *arguments: str) -> list[str]:
+    return [run["id"] for run in kairos("runs", "--json", *arguments).json["runs"]]
+
+
+def test_a_row_tells_status_age_and_what_went_wrong(on_database: Kairos, some_runs: list[str]) -> None:
+    lines = on_database("runs").lines
+    assert lines[0].split() == ["RUN", "WORKFLOW", "STATUS", "CREATED", "TOOK"]
+    assert [line.split()[0] for line in lines[1:]] == some_runs[::-1]
+    assert "○ SCHEDULED" in lines[1]
+    assert "✗ FAILED" in lines[2]
+    assert "fail: ValueError: no money" in lines[2]
+    assert "✓ DONE" in lines[3]
+    assert "key k-7  customer=42" in lines[3]
+
+
+def test_a_narrow_terminal_gets_short_ids_and_whole_lines(
+    on_database: Kairos, some_runs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    lines = on_database("runs").lines
+    assert all(len(line) <= 60 for line in lines)
+    assert lines[1].split()[0] == some_runs[2][-8:]
+    assert lines[2].endswith("\u2026")
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        ("--workflow fulfil", [0]),
+        ("--status failed", [1]),
+        ("--status FAILED --status done", [1, 0]),
+        ("-s cancelled", []),
+        ("--key k-7", [0]),
+        ("--label customer=42", [0]),
+        ("--label customer=43", []),
+        ("--since 1h", [2, 1, 0]),
+        ("--since 2999-01-01", []),
+        ("--until 1h", []),
+        ("--until '2999-01-01 12:00'", [2, 1, 0]),
+        ("--limit 1", [2]),
+        ("--before {2}", [1, 0]),
+        ("--before {1} --limit 5", [0]),
+    ],
+)
+def test_filters_narrow_the_list(
+    on_database: Kairos, some_runs: list[str], filters: str, expected: list[int]
+) -> None:
+    assert ids(on_database, *shlex.split(filters.format(*some_runs))) == [some_runs[i] for i in expected]
+
+
+def test_the_next_page_is_a_command_that_can_be_pasted(on_database: Kairos, some_runs: list[str]) -> None:
+    first = on_database("runs", "-n", "1", "--since", "1h", "--json").json
+    seen = [first["runs"][0]["id"]]
+    while first["next"]:
+        words = shlex.split(first["next"])
+        assert words[:2] == ["kairos", "runs"]
+        first = on_database(*words[1:], "--json").json
+        seen.append(first["runs"][0]["id"])
+    assert seen == some_runs[::-1]
+    assert "older: kairos runs --limit 2 --before" in on_database("runs", "-n", "2").out
+
+
+def test_an_empty_list_says_what_to_do(on_database: Kairos) -> None:
+    assert "`kairos run WORKFLOW` starts one" in on_database("runs").out
+    assert on_database("runs", "--json").json == {"runs": [], "next": None}
+
+
+def test_an_empty_page_of_a_filter_is_not_an_empty_database(on_database: Kairos, some_runs: list[str]) -> None:
+    assert on_database("runs", "--key", "other").out == "No runs match.\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ("--status fooled", "--status 'fooled' is not a status\nhint: Did you mean 'failed'?"),
+        ("--since yesterday", "--since 'yesterday' is not a time"),
+        ("--label customer", "--label 'customer' is not NAME=VALUE"),
+        ("--limit 0", "--limit"),
+        ("--limit 1001", "--limit"),
+        ("--before nobody", "'nobody' is not the id of a run"),
+    ],
+)
+def test_a_wrong_filter_is_an_error_not_an_empty_list(on_database: Kairos, arguments: str, complaint: str) -> None:
+    done = on_database("runs", *shlex.split(arguments))
+    assert done.code in (exits.ERROR, exits.USAGE, exits.NO_SUCH_RUN)
+    assert done.out == ""
+    assert complaint in done.err
+
+
+def test_a_run_is_named_by_its_beginning_its_end_or_last(on_database: Kairos, some_runs: list[str]) -> None:
+    for name in (some_runs[2], some_runs[2][-8:], some_runs[2].upper(), "last", some_runs[2].replace("-", "")):
+        assert on_database("show", name, "--json").json["run"]["id"] == some_runs[2]
+
+
+def test_an_ambiguous_name_lists_what_it_may_mean(on_database: Kairos, some_runs: list[str]) -> None:
+    done = on_database("show", some_runs[0][:6])
+    assert done.code == exits.NO_SUCH_RUN
+    assert "matches several runs" in done.err
+    assert some_runs[0] in done.err
+    in_json = on_database("show", some_runs[0][:6], "--json")
+    assert json.loads(in_json.out)["error"]["type"] == "AmbiguousRun"
