@@ -15,7 +15,7 @@ from psycopg import AsyncConnection
 
 from kairos import settings
 from kairos.authoring import Workflow
-from kairos.client.starting import Start, Starter, prepare, start_within
+from kairos.client.starting import Start, Starter, clean_text, prepare, start_within
 from kairos.client.waiting import Waiter
 from kairos.database import Database
 from kairos.domain import canonical
@@ -408,7 +408,7 @@ class AsyncClient:
         their fences are revoked. Cancelling a run that has ended or is being cancelled changes nothing.
         """
         run_id = await self.find(run)
-        command = RequestCancel(author=author or _whoami(), reason=reason)
+        command = RequestCancel(author=clean_text(author or _whoami()), reason=clean_text(reason))
 
         async def tell(conn: Conn, done: Advanced) -> None:
             if done.events:

@@ -72,6 +72,11 @@ def check_text(value: object, what: str) -> str:
     return value
 
 
+def clean_text(value: str) -> str:
+    """Free text as it can be stored: what is not valid Unicode is escaped; at most 1,000 characters."""
+    return str(value).encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")[:1000]
+
+
 def check_labels(labels: Mapping[str, str] | None) -> dict[str, str]:
     """Labels are short strings by short strings."""
     if not labels:

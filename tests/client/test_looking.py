@@ -118,6 +118,15 @@ def test_a_failed_run_raises_what_happened_and_where_to_look(database: TestDatab
     asyncio.run(main())
 
 
+def test_a_reason_may_hold_anything(database: TestDatabase) -> None:
+    with kairos.Client(database.dsn) as client:
+        run = client.start(double, 1)
+        assert client.cancel(run.id, "why \ud800 \0 " + "x" * 5000, author="\udcff") == "CANCELLED"
+        reason = client.get_run(run.id).info.reason
+        assert reason is not None
+        assert reason.startswith("why \\ud800 \\0 xxx")
+
+
 def test_a_client_that_is_not_open_says_so(database: TestDatabase) -> None:
     client = kairos.Client(database.dsn)
     with pytest.raises(kairos.KairosError, match="is not open"):
