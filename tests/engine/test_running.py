@@ -514,3 +514,61 @@ def test_an_attempt_whose_input_is_missing_fails_visibly(database: TestDatabase)
             assert "missing from the database" in error.message
 
     run(main())
+
+
+def test_a_wrongly_typed_output_fails_with_the_same_text_everywhere(database: TestDatabase) -> None:
+    from kairos import testing
+
+    app = kairos.App("t")
+    wf = app.workflow("typed")
+
+    @wf.step(retry=kairos.Retry(attempts=1))
+    async def count() -> dict[str, int]:
+        return {"a": "not a number"}  # type: ignore[dict-item]
+
+    inline = testing.run(wf).error_of("count")
+
+    async def main() -> None:
+        async with working(app, database.dsn), kairos.AsyncClient(database.dsn) as client:
+            started = await (await client.start(wf)).wait(10)
+            error = (await client.state(started.id)).steps["count"].error
+            assert error is not None
+            assert inline is not None
+            assert (error.type, error.message) == (inline.type, inline.message)
+            assert "step 'count' returned a value that is not" in error.message
+
+    run(main())
+
+
+def test_a_secret_never_reaches_the_database(database: TestDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+    canary = "canary-7f3a91-value"
+    monkeypatch.setenv("SHOP_CANARY", canary)
+    app = kairos.App("t", redact=kairos.Redaction(fields=["card"]))
+    wf = app.workflow("leaky", input=dict)
+
+    @wf.step(retry=kairos.Retry(attempts=1))
+    def leaks(input: dict[str, Any], ctx: kairos.StepContext) -> str:
+        value = kairos.Secret("env:SHOP_CANARY").reveal()
+        ctx.log.info(f"using {value}", key=value)
+        return f"result of {value}"
+
+    @wf.step(retry=kairos.Retry(attempts=1))
+    def raises(leaks: str) -> None:
+        shown = kairos.Secret("env:SHOP_CANARY").reveal()
+        raise RuntimeError(f"cannot use {shown}")
+
+    async def main() -> None:
+        async with working(app, database.dsn), kairos.AsyncClient(database.dsn) as client:
+            started = await client.start(wf, {"card": "4111-1111", "id": 1})
+            await started.wait(20)
+            assert started.status == "FAILED"
+
+    run(main())
+    everything = str(
+        database.fetch("select body from kairos.event union all select data from kairos.blob")
+        + database.fetch("select error::bytea from kairos.failure")
+        + database.fetch("select report from kairos.worker")
+    )
+    assert "redacted" in everything
+    assert canary not in everything
+    assert "4111" not in everything
