@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import textwrap
 from collections import Counter
 from typing import Any, Final
 
@@ -77,6 +78,7 @@ async def _read(reader: Reader, pooler: PoolerFacts, is_embedded: bool) -> Syste
         versions={row[1]: row[0] for row in await ask("list_versions")},
         without_task=[str(row[0]) for row in await ask("runs_without_task", {"take": 1000})],
         transactions=[(row[0], row[1], row[2], row[3]) for row in await ask("long_transactions")],
+        sees_all_sessions=(await ask("sees_all_sessions"))[0][0],
         statuses={row[0]: row[1] for row in await ask("count_statuses")},
     )
 
@@ -112,14 +114,25 @@ def _print(console: Console, findings: list[Finding], counts: Counter[Severity])
     for finding in findings:
         shape, plain, style = _MARKS[finding.severity]
         word = "" if finding.severity == "ok" else f"{finding.severity}: "
-        mark = shape if words.has_shapes() else plain
-        line = Text.assemble((mark, style), " ", (word, style), one_line(finding.title, 600))
-        console.print(line, soft_wrap=not console.is_terminal)
+        print_finding(console, shape if words.has_shapes() else plain, word, style, one_line(finding.title, 600))
         if finding.hint:
-            print_wrapped(console, f"  {finding.hint}", "dim")
+            print_wrapped(console, f"  {finding.hint}", "dim", hanging=2)
     console.print()
     if counts["error"] or counts["warning"]:
         text = f"{words.plural(counts['error'], 'error')}, {words.plural(counts['warning'], 'warning')}"
         console.print(text, style="bold red" if counts["error"] else "bold yellow")
     else:
         console.print("all is well", style="bold green")
+
+
+def print_finding(console: Console, mark: str, word: str, style: str, title: str) -> None:
+    """`✗ error: ...`, further lines below the words."""
+    lines = [f"{word}{title}"]
+    if console.is_terminal:
+        room = max(console.width, 40) - len(mark) - 1
+        lines = textwrap.wrap(lines[0], room, break_on_hyphens=False, break_long_words=False)
+    first, *rest = lines
+    line = Text.assemble((mark, style), " ", (word, style), first.removeprefix(word))
+    console.print(line, soft_wrap=True)
+    for more in rest:
+        console.print(Text(" " * (len(mark) + 1) + more), soft_wrap=True)

@@ -8,13 +8,14 @@ from uuid import UUID
 
 from kairos.diagnosis import RunFacts, TaskFact, WorkerFact
 from kairos.domain import canonical
+from kairos.domain.projection import RunState
 from kairos.domain.states import RunStatus
 from kairos.store.reader import Reader, RunInfo
 
 
-async def run_facts(reader: Reader, run_id: UUID) -> RunFacts:
-    """What is known about one run right now. Raises RunNotFound."""
-    state = await reader.state(run_id)
+async def run_facts(reader: Reader, state: RunState) -> RunFacts:
+    """What is known about a run in this state right now."""
+    run_id = state.run_id
     tasks = [_task(row) for row in await reader.session.execute("get_tasks", {"run_id": run_id})]
     workers = await read_workers(reader)
     now = (await reader.session.execute("read_clock"))[0][0]

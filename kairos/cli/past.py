@@ -33,7 +33,7 @@ def show_state(name: str, *, at: int | None, url: str | None, as_json: bool) -> 
             story = await read_story(reader, run_id, at)
             if at is not None and at > story.state.seq:
                 raise ConfigError(
-                    f"--at {at}: the run has {story.state.seq} events so far",
+                    f"--at {at}: the run has {words.plural(story.state.seq, 'event')} so far",
                     hint=f"`kairos events {words.short_id(run_id)}` lists them.",
                 )
             if as_json:

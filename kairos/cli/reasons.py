@@ -22,7 +22,7 @@ def tell_why(name: str, *, url: str | None, as_json: bool) -> int:
 
     async def work() -> int:
         async with reading(url) as reader:
-            facts = await run_facts(reader, await reader.find(name))
+            facts = await run_facts(reader, await reader.state(await reader.find(name)))
             reason, steps = explain(facts), explain_steps(facts)
             if as_json:
                 run = {"run_id": str(facts.state.run_id), "status": facts.state.status.value}
@@ -52,8 +52,10 @@ def _print(console: Console, facts: RunFacts, reason: Reason, steps: list[Reason
         console.print(f"  and {rest} more steps; --json shows all", style="dim")
 
 
-def print_wrapped(console: Console, text: str, style: str) -> None:
+def print_wrapped(console: Console, text: str, style: str, *, hanging: int = 0) -> None:
     """Whole words, at the width of the terminal; elsewhere one line, for grep."""
     if console.is_terminal:
-        text = "\n".join(textwrap.wrap(text, max(console.width, 40), break_on_hyphens=False, break_long_words=False))
+        width, indent = max(console.width, 40), " " * hanging
+        lines = textwrap.wrap(text, width, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False)
+        text = "\n".join(lines)
     console.print(Text(text, style), soft_wrap=True)

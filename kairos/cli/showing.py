@@ -12,14 +12,17 @@ from rich.text import Text
 from kairos.cli import exits, words
 from kairos.cli.database import reading
 from kairos.cli.documents import error_json, state_json
+from kairos.cli.facts import run_facts
 from kairos.cli.failures import print_failure
 from kairos.cli.grid import Column, print_grid
 from kairos.cli.live import pick, step_width
 from kairos.cli.payloads import print_value, value_of
+from kairos.cli.reasons import print_wrapped
 from kairos.cli.story import Story, read_story
 from kairos.cli.terminal import one_line, out, print_json
 from kairos.cli.timeline import LEGEND, Scale, bar
 from kairos.cli.waiting import Ending, read_ending
+from kairos.diagnosis import Reason, explain
 from kairos.domain.states import RunStatus, StepStatus
 
 MAX_STEPS = 60
@@ -34,11 +37,14 @@ def show_run(name: str, *, url: str | None, as_json: bool, all_steps: bool) -> i
             ending = await read_ending(reader, story.info) if story.info.status.is_terminal else None
             raw = await reader.payloads([story.state.input])
             given = value_of(raw[story.state.input.digest])
+            reason = explain(await run_facts(reader, story.state)) if ending is None else None
             if as_json:
-                print_json(document(story, ending, given))
+                print_json(document(story, ending, given, reason))
             else:
                 console = out()
                 print_header(console, story, given)
+                if reason is not None:
+                    print_wrapped(console, one_line(reason.sentence, 1000), "yellow")
                 print_steps(console, story, None if all_steps else MAX_STEPS)
                 print_outcome(console, story, ending)
                 print_next(console, story)
@@ -47,7 +53,7 @@ def show_run(name: str, *, url: str | None, as_json: bool, all_steps: bool) -> i
     return asyncio.run(work())
 
 
-def document(story: Story, ending: Ending | None, given: Any) -> dict[str, Any]:
+def document(story: Story, ending: Ending | None, given: Any, reason: Reason | None) -> dict[str, Any]:
     """The page as JSON."""
     now = words.now()
     steps = state_json(story.state)["steps"]
@@ -71,6 +77,7 @@ def document(story: Story, ending: Ending | None, given: Any) -> dict[str, Any]:
         "input": given,
         "output": ending.output if ending else None,
         "error": error_json(ending.error) if ending and ending.error else None,
+        "why": None if reason is None else reason.to_json(),
         "steps": steps,
     }
 

@@ -96,6 +96,7 @@ class SystemFacts:
         versions: fingerprint -> workflow, of every registered definition.
         without_task: ids of runs that go on but have no task.
         transactions: (pid, application, state, seconds) of those open for long.
+        sees_all_sessions: whether `transactions` holds those of other roles too.
         statuses: run status -> how many.
         kairos: version of the Kairos that asks.
     """
@@ -110,6 +111,7 @@ class SystemFacts:
     versions: Mapping[str, str] = field(default_factory=dict)
     without_task: Sequence[str] = ()
     transactions: Sequence[tuple[int, str, str, float]] = ()
+    sees_all_sessions: bool = True
     statuses: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -255,18 +257,30 @@ def _versions(facts: SystemFacts) -> Iterator[Finding]:
 
 def _queues(facts: SystemFacts) -> Iterator[Finding]:
     workers = [worker.fact for worker in facts.workers]
+    if facts.waiting and not facts.live:
+        count = sum(item.count for item in facts.waiting)
+        queues = listed(sorted({item.queue for item in facts.waiting}))
+        title = f"{_wait(count)} for a worker: none is running (queues: {queues})"
+        hint = "Start one with `kairos worker` or `kairos dev`."
+        yield Finding("unserved_no_worker", "error", title, hint, {"count": count})
+        return
     for waiting in facts.waiting:
-        about = {"workflow": waiting.workflow, "queue": waiting.queue, "version": waiting.fingerprint}
-        what = f"{_tasks(waiting.count)} of {waiting.workflow!r} in queue {waiting.queue!r}"
+        about: dict[str, Any] = {"workflow": waiting.workflow, "queue": waiting.queue, "count": waiting.count}
+        about["version"] = waiting.fingerprint
+        what = f"of {waiting.workflow!r} in queue {waiting.queue!r}"
         age = facts.now - waiting.oldest
         reason = unserved(workers, waiting.queue, waiting.fingerprint, waiting.workflow, facts.versions)
         if reason is not None:
-            title = f"nobody takes {what}: {reason.sentence}"
-            yield Finding(f"unserved_{reason.kind}", "error", title, reason.hint, about | {"count": waiting.count})
+            title = f"{_wait(waiting.count, what)} for a worker: {reason.sentence}"
+            yield Finding(f"unserved_{reason.kind}", "error", title, reason.hint, about)
         elif age > LONG_WAIT:
-            title = f"the workers are full: {what} waiting, the oldest for {format_duration(age)}"
+            title = f"{_wait(waiting.count, what)} for a free slot, the oldest for {format_duration(age)}"
             hint = "Raise --concurrency or --processes, or start more workers."
-            yield Finding("backlog", "warning", title, hint, about | {"count": waiting.count})
+            yield Finding("backlog", "warning", title, hint, about)
+
+
+def _wait(count: int, what: str = "") -> str:
+    return f"{_tasks(count)}{f' {what}' if what else ''} {'waits' if count == 1 else 'wait'}"
 
 
 def _tasks(count: int) -> str:
@@ -288,6 +302,11 @@ def _server_well(facts: SystemFacts) -> str:
     version = facts.server.version
     kind = "embedded PostgreSQL" if facts.server.is_embedded else "PostgreSQL"
     return f"{kind} {version // 10000}.{version % 10000}, schema version {facts.schema}"
+
+
+def _transactions_well(facts: SystemFacts) -> str:
+    whose = "" if facts.sees_all_sessions else " of this role (those of others are not visible to it)"
+    return f"no transaction{whose} is open for long"
 
 
 def _workers_well(facts: SystemFacts) -> str:
@@ -315,7 +334,7 @@ CHECKS: Sequence[tuple[Check, Callable[[SystemFacts], str]]] = (
     (_durability, lambda facts: "commits are durable (fsync, synchronous_commit)"),
     (_rights, lambda facts: f"role {facts.server.user!r} may add events, not change them"),
     (_connection, lambda facts: "sessions are kept; NOTIFY arrives"),
-    (_transactions, lambda facts: "no transaction is open for long"),
+    (_transactions, _transactions_well),
     (_workers, _workers_well),
     (_versions, lambda facts: "live workers agree on the version of each workflow"),
     (_queues, _queues_well),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from kairos.diagnosis.facts import Reason, RunFacts, TaskFact, WorkerFact
@@ -106,7 +107,7 @@ def _unclaimed(facts: RunFacts, task: TaskFact) -> Reason:
         return _parked(facts, task)
     reason = unserved(facts.workers, task.queue, task.fingerprint, state.workflow, facts.versions)
     if reason is not None:
-        return reason
+        return replace(reason, sentence=f"It waits for a worker: {reason.sentence}.")
     able = [w for w in facts.workers if w.serves(task.queue, task.fingerprint)]
     slots = sum(max(w.concurrency - w.running, 0) for w in able)
     if slots:
@@ -134,9 +135,9 @@ def _orphaned(facts: RunFacts, task: TaskFact) -> Reason:
         sentence = f"Its worker {task.worker} is dead; {named(able)} will take it within seconds."
         return Reason("dead_worker", sentence, task.lease_until)
     inner = unserved(facts.workers, task.queue, task.fingerprint, facts.state.workflow, facts.versions)
-    why = f" {inner.sentence}" if inner else ""
+    why = inner.sentence if inner else "none can take over"
     hint = inner.hint if inner else "Start one with `kairos worker`."
-    return Reason("dead_worker", f"Its worker {task.worker} is dead, and nobody can take over.{why}", hint=hint)
+    return Reason("dead_worker", f"Its worker {task.worker} is dead, and it waits for another: {why}.", hint=hint)
 
 
 def _held(facts: RunFacts, task: TaskFact) -> Reason:
@@ -218,7 +219,7 @@ def _ready(facts: RunFacts, name: str, step: StepState) -> tuple[str, str, str |
         return "dead_worker", f"Step {name} was taken by worker {offered.worker}, which is dead.", None
     found = unserved(facts.workers, queue, state.fingerprint, state.workflow, facts.versions)
     if found is not None:
-        return found.kind, f"Step {name} is ready, but: {found.sentence}", found.hint
+        return found.kind, f"Step {name} is ready and waits for a worker: {found.sentence}.", found.hint
     owner = facts.task()
     if offered is None and owner is not None and owner.worker is not None:
         return "slots", f"Step {name} is ready and waits for a free slot of worker {owner.worker}.", None

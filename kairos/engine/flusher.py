@@ -19,7 +19,7 @@ from kairos.engine.owner import Owner
 from kairos.store.batch import Batch
 from kairos.store.connect import backoff, is_transient
 from kairos.store.failpoints import failpoint
-from kairos.store.history import failure_row, flush
+from kairos.store.history import Conn, failure_row, flush
 from kairos.store.queries import query
 
 MAX_RUNS = 500
@@ -100,7 +100,9 @@ class Flusher:
         tries, skip_locked = 0, False
         while True:
             try:
-                committed, now = await self._send_once(batch, params, failures, skip_locked)
+                committed, now = await self.office.flusher.once(
+                    lambda conn: self._send_once(conn, batch, params, failures, skip_locked)  # noqa: B023
+                )
             except Exception as exc:
                 if not is_transient(exc):
                     raise
@@ -117,9 +119,8 @@ class Flusher:
             return committed
 
     async def _send_once(
-        self, batch: Batch, params: dict[str, Any], failures: list[dict[str, Any]], skip_locked: bool
+        self, conn: Conn, batch: Batch, params: dict[str, Any], failures: list[dict[str, Any]], skip_locked: bool
     ) -> tuple[set[UUID], Any]:
-        conn = await self.office.flusher.connection()
         if batch.blobs:
             await conn.execute(query("put_blobs"), batch.blob_params())
         if not failures:

@@ -7,7 +7,9 @@ ended: hence a thread with its own connection.
 from __future__ import annotations
 
 import logging
+import os
 import random
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -74,12 +76,27 @@ class Heartbeat(threading.Thread):
         if self._conn is None:
             self._conn = open_sync(self._dsn, "kairos heartbeat", statement_timeout="5s", lock_timeout="3s")
         params = {"id": self._identity.id, "lease": self._lease, "report": _encode(self._report())}
-        return self._conn.execute(query("beat"), params).fetchone() is not None
+        # A half-open socket raises no error, and this thread would wait for ever: hang up while there is time
+        # for another beat.
+        impatient = threading.Timer(self._lease / 4, _hang_up, [self._conn])
+        impatient.start()
+        try:
+            return self._conn.execute(query("beat"), params).fetchone() is not None
+        finally:
+            impatient.cancel()
 
     def _close(self) -> None:
         if self._conn is not None:
             self._conn.close()
             self._conn = None
+
+
+def _hang_up(conn: psycopg.Connection[Any]) -> None:
+    try:
+        with socket.socket(fileno=os.dup(conn.fileno())) as sock:
+            sock.shutdown(socket.SHUT_RDWR)
+    except (OSError, psycopg.Error):
+        pass  # it has been closed meanwhile
 
 
 def _encode(report: dict[str, Any]) -> bytes:

@@ -32,6 +32,10 @@ SETTINGS = {
 }
 """Of every session: nobody may hold a lock for ever, frozen processes included."""
 
+ANSWER_WITHIN = 65.0
+"""Seconds after which a server that says nothing is taken for gone: a half-open socket raises no error. Longer
+than a statement may take, by `statement_timeout`."""
+
 # Classes and codes after which the same statement may be sent again: connection lost, server shutting down
 # or starting, out of a resource, deadlock, serialisation, lock not available.
 _RETRY_CLASSES = ("08", "53", "57P")
@@ -51,7 +55,13 @@ def check_dsn(dsn: str) -> str:
             f"the database URL cannot be read: {_without_password(str(exc).strip())}",
             hint="Write postgresql://user:password@host:5432/database",
         ) from None
-    defaults = {"connect_timeout": 10, "keepalives_idle": 30, "keepalives_interval": 5, "keepalives_count": 3}
+    defaults = {
+        "connect_timeout": 10,
+        "keepalives_idle": 30,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 20_000,
+    }
     return make_conninfo("", **{**defaults, **given})
 
 
@@ -142,12 +152,21 @@ class Session:
         while True:
             try:
                 async with self._turn:
-                    return await work(await self.connection())
+                    return await self.once(work)
             except Exception as exc:
                 if not is_transient(exc):
                     raise
                 tries += 1
                 await self._sit_out(exc, tries, began)
+
+    async def once(self, work: Callable[[AsyncConnection[Any]], Awaitable[T]]) -> T:
+        """Do `work` with the connection, one time. Silence of the server is an error, and costs the connection."""
+        try:
+            async with asyncio.timeout(ANSWER_WITHIN):
+                return await work(await self.connection())
+        except TimeoutError:
+            await self.close()
+            raise
 
     async def execute(self, name: str, params: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
         """Run one named query in its own transaction and return its rows."""

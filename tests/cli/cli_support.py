@@ -151,14 +151,12 @@ class Process:
         return code
 
     def destroy(self) -> None:
-        """For the end of a test, however it went."""
-        if self.popen.poll() is None:
-            self.popen.send_signal(signal.SIGTERM)
-            try:
-                self.popen.wait(15)
-            except subprocess.TimeoutExpired:
-                self.popen.kill()
-                self.popen.wait()
+        """For the end of a test, however it went: ask, ask again, insist."""
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL):
+            if self.popen.poll() is None:
+                self.popen.send_signal(number)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self.popen.wait(3)
         for reader in self._readers:
             reader.join(10)
 

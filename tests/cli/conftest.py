@@ -13,7 +13,7 @@ from kairos.cli import entry
 from tests.cli.cli_support import Kairos, Process, Result
 from tests.conftest import TestDatabase
 
-FLOWS = '''
+FLOWS = """
 import os, time
 from pathlib import Path
 import kairos
@@ -69,7 +69,7 @@ def wait_for_file(input: dict, ctx: kairos.StepContext) -> str:
 @gate.step
 def after(wait_for_file: str) -> str:
     return wait_for_file
-'''
+"""
 
 
 @pytest.fixture(autouse=True)

@@ -30,13 +30,13 @@ def test_why_names_the_missing_worker_then_the_missing_queue(
 ) -> None:
     on_database("run", "mail", *AT, "-i", '{"to": "x"}')
     assert on_database("why", "last").lines == [
-        "No worker is running.",
+        "It waits for a worker: none is running.",
         "hint: Start one with `kairos worker` or `kairos dev`.",
     ]
     with working(flows.app, database.dsn):
         answer = on_database("why", "last", "--json").json
         assert (answer["kind"], answer["status"]) == ("no_queue", "SCHEDULED")
-        assert "'mail'; they serve default" in answer["sentence"]
+        assert "'mail' (they serve default)" in answer["sentence"]
 
 
 def test_why_names_the_version_that_live_workers_have(
@@ -84,7 +84,7 @@ def test_doctor_reports_what_nobody_serves(on_database: Kairos) -> None:
     on_database("run", "mail", *AT, "-i", '{"to": "x"}')
     done = on_database("doctor")
     assert done.code == exits.ERROR
-    assert "✗ error: nobody takes 1 task of 'mail' in queue 'mail': No worker is running." in done.out
+    assert "✗ error: 1 task waits for a worker: none is running (queues: mail)" in done.out
     assert kinds(on_database)["unserved_no_worker"] == "error"
 
 
@@ -110,7 +110,7 @@ def test_doctor_reports_a_transaction_that_is_open_for_long(on_database: Kairos,
     from kairos.store import queries
 
     text = queries.query("long_transactions").replace("60 seconds", "0 seconds")
-    with psycopg.connect(database.admin_dsn) as conn, pytest.MonkeyPatch.context() as patch:
+    with psycopg.connect(database.dsn) as conn, pytest.MonkeyPatch.context() as patch:
         conn.execute("select 1")
         patch.setitem(queries.load_all(), "long_transactions", text)
         queries.query.cache_clear()
@@ -150,7 +150,7 @@ def order(on_database: Kairos, database: TestDatabase, flows: ModuleType) -> str
 def tamper(database: TestDatabase, statement: str) -> None:
     with psycopg.connect(database.admin_dsn, autocommit=True) as conn:
         conn.execute("alter table kairos.event disable trigger event_is_append_only")
-        conn.execute(statement)  # type: ignore[arg-type]
+        conn.execute(statement)
 
 
 @pytest.mark.parametrize("arguments", [["last"], ["--all"], []])
@@ -183,9 +183,7 @@ def test_one_bad_run_does_not_hide_the_good_ones(on_database: Kairos, database: 
 # -- workflows ------------------------------------------------------------------------------------------------
 
 
-def test_workflows_lists_versions_and_workers(
-    on_database: Kairos, database: TestDatabase, flows: ModuleType
-) -> None:
+def test_workflows_lists_versions_and_workers(on_database: Kairos, database: TestDatabase, flows: ModuleType) -> None:
     assert "No workflow is registered yet" in on_database("workflows").out
     with working(flows.app, database.dsn) as worker:
         on_database("run", "mail", *AT, "-i", '{"to": "x"}')

@@ -48,8 +48,8 @@ def test_no_command_shows_what_there_is(run_kairos: Kairos) -> None:
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c not in ("config", "version")])
 def test_a_malformed_setting_stops_every_command_at_once(run_kairos: Kairos, command: str) -> None:
-    done = run_kairos(command, *(["x"] if command in ("run", "show", "events", "state", "watch", "why", "cancel") else []),
-                      env={"KAIROS_CONCURRENCY": "lots"})  # fmt: skip
+    needs_name = command in ("run", "show", "events", "state", "watch", "why", "cancel")
+    done = run_kairos(command, *(["x"] if needs_name else []), env={"KAIROS_CONCURRENCY": "lots"})
     assert done.code == exits.ERROR
     assert done.out == ""
     assert "KAIROS_CONCURRENCY='lots'" in done.err
@@ -90,9 +90,7 @@ def test_an_unknown_run_exits_with_4(on_database: Kairos) -> None:
         assert in_json.err == ""
 
 
-def test_an_unexpected_error_is_one_line_unless_debugging(
-    on_database: Kairos, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unexpected_error_is_one_line_unless_debugging(on_database: Kairos, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*args: object, **more: object) -> int:
         raise RuntimeError("oops [bold]\x1b[0m")
 
@@ -119,9 +117,7 @@ def test_an_interrupt_exits_with_130(on_database: Kairos, monkeypatch: pytest.Mo
     assert on_database("runs").code == exits.INTERRUPTED
 
 
-def test_ctrl_c_while_watching_leaves_no_traceback(
-    start_kairos: Callable[..., Process], on_database: Kairos
-) -> None:
+def test_ctrl_c_while_watching_leaves_no_traceback(start_kairos: Callable[..., Process], on_database: Kairos) -> None:
     on_database("run", "mail", "--app", "flows.py:app", "-i", '{"to": "x"}')
     process = start_kairos("watch", "last")
     process.says("run_scheduled")
@@ -131,7 +127,7 @@ def test_ctrl_c_while_watching_leaves_no_traceback(
 
 
 def test_a_reader_that_goes_away_is_no_error(place: Path, database: TestDatabase) -> None:
-    command = f"{sys.executable} -m kairos.cli config | head -c 5; echo ${{PIPESTATUS[0]}}"
+    command = f'{sys.executable} -m kairos.cli config | head -c 5; echo " ${{PIPESTATUS[0]}}"'
     env = {**os.environ, "PYTHONPATH": str(ROOT), "KAIROS_DATABASE_URL": database.dsn, "PYTHONUNBUFFERED": "1"}
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=env, cwd=place, timeout=60)
     assert done.stderr == ""

@@ -18,9 +18,7 @@ def some_runs(on_database: Kairos, database: TestDatabase, flows: ModuleType) ->
     """Ids, oldest first: a done order with key and labels, a failed job, a waiting one."""
     at = ("--app", "flows.py:app", "--json")
     with working(flows.app, database.dsn):
-        done = on_database(
-            "run", "fulfil", *at, "-i", '{"order_id": "7"}', "-w", "--key", "k-7", "-l", "customer=42"
-        )
+        done = on_database("run", "fulfil", *at, "-i", '{"order_id": "7"}', "-w", "--key", "k-7", "-l", "customer=42")
         failed = on_database("run", "fail", *at, "-i", '{"text": "no money"}', "-w")
     waiting = on_database("run", "mail", *at, "-i", '{"to": "x"}')
     return [result.json["run"]["id"] for result in (done, failed, waiting)]
@@ -70,9 +68,7 @@ def test_a_narrow_terminal_gets_short_ids_and_whole_lines(
         ("--before {1} --limit 5", [0]),
     ],
 )
-def test_filters_narrow_the_list(
-    on_database: Kairos, some_runs: list[str], filters: str, expected: list[int]
-) -> None:
+def test_filters_narrow_the_list(on_database: Kairos, some_runs: list[str], filters: str, expected: list[int]) -> None:
     assert ids(on_database, *shlex.split(filters.format(*some_runs))) == [some_runs[i] for i in expected]
 
 

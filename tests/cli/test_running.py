@@ -32,9 +32,7 @@ def test_json_tells_the_whole_run(on_database: Kairos) -> None:
     assert (run["key"], run["labels"], run["queue"], run["priority"]) == ("k-1", {"a": "b", "c": "d=e"}, "fast", 9)
 
 
-def test_the_output_is_alone_on_standard_output(
-    on_database: Kairos, database: TestDatabase, flows: ModuleType
-) -> None:
+def test_the_output_is_alone_on_standard_output(on_database: Kairos, database: TestDatabase, flows: ModuleType) -> None:
     with working(flows.app, database.dsn):
         done = on_database("run", "fulfil", "--app", "flows.py:app", "-i", ORDER, "--wait")
     assert done.code == 0

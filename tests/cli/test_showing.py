@@ -79,7 +79,7 @@ def test_a_narrow_page_keeps_its_columns(on_database: Kairos, order: str, monkey
     assert lines[5].split()[:4] == ["STEP", "STATUS", "TRIES", "TOOK"]
     assert all(len(line) <= 60 for line in lines if "kairos" not in line)
     monkeypatch.setenv("COLUMNS", "40")
-    assert on_database("show", order).lines[5].split() == ["STEP", "STATUS", "TRIES", "TOOK"]
+    assert "STEP     STATUS       TRIES     TOOK" in on_database("show", order).lines
 
 
 def test_a_wide_run_is_cut_to_what_matters(on_database: Kairos, database: TestDatabase, place: Any) -> None:

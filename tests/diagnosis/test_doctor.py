@@ -76,8 +76,8 @@ CASES: list[tuple[str, str, dict[str, Any], str]] = [
     ("kairos_version", "warning", health(version="0.9"), "runs Kairos 0.9, this is 1.0"),
     ("abandoned", "warning", health(abandoned=({"step": "a", "for": 90.0, "at": "x.py:3 a"},)), "still runs 1m 30s"),
     ("worker_draining", "warning", health(fact=worker(state="draining", is_live=False)), "is draining: 1 step"),
-    ("unserved_no_queue", "error", waiting(queue="mail"), "nobody takes 3 tasks of 'story' in queue 'mail'"),
-    ("unserved_no_version", "error", waiting(fingerprint=OTHER), "No live worker has version eeeeeeee"),
+    ("unserved_no_queue", "error", waiting(queue="mail"), "3 tasks of 'story' in queue 'mail' wait for a worker"),
+    ("unserved_no_version", "error", waiting(fingerprint=OTHER), "no live one has version eeeeeeee"),
     ("backlog", "warning", waiting(oldest=NOON - timedelta(minutes=5)), "the oldest for 5m"),
 ]
 

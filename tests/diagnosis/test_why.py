@@ -59,8 +59,8 @@ ORPHANED = task(worker="w1", worker_state="dead", lease_until=NOON - 45 * SECOND
 
 
 def told(story: Story, tasks: list[TaskFact], workers: list[WorkerFact], **more: Any) -> Reason:
-    facts = RunFacts(story.state, tasks, workers, more.pop("now", story.now), {VERSION: "story", OTHER: "story"}, **more)
-    return explain(facts)
+    now = more.pop("now", story.now)
+    return explain(RunFacts(story.state, tasks, workers, now, {VERSION: "story", OTHER: "story"}, **more))
 
 
 def a_run() -> Story:
@@ -76,7 +76,7 @@ def a_started_run() -> Story:
 
 def test_no_worker_at_all() -> None:
     reason = told(a_run(), [task()], [DEAD])
-    assert (reason.kind, reason.sentence) == ("no_worker", "No worker is running.")
+    assert (reason.kind, reason.sentence) == ("no_worker", "It waits for a worker: none is running.")
     assert "kairos worker" in str(reason.hint)
 
 
@@ -84,7 +84,7 @@ def test_no_worker_for_the_queue() -> None:
     reason = told(a_run(), [task(queue="mail")], [worker(queues=("default", "slow"))])
     assert (reason.kind, reason.sentence) == (
         "no_queue",
-        "No live worker serves queue 'mail'; they serve default and slow.",
+        "It waits for a worker: no live one serves queue 'mail' (they serve default and slow).",
     )
     assert reason.hint == "Start one with `kairos worker --queues mail`."
 
@@ -92,12 +92,12 @@ def test_no_worker_for_the_queue() -> None:
 def test_no_worker_for_the_version_names_those_there_are() -> None:
     reason = told(a_run(), [task()], [worker(fingerprints=frozenset({OTHER}))])
     assert reason.kind == "no_version"
-    assert reason.sentence == "No live worker has version ffffffff of 'story'; they have eeeeeeee."
+    assert reason.sentence == "It waits for a worker: no live one has version ffffffff of 'story' (they have eeeeeeee)."
 
 
 def test_no_worker_for_the_workflow() -> None:
     reason = told(a_run(), [task()], [worker(fingerprints=frozenset())])
-    assert "they do not have 'story' at all" in reason.sentence
+    assert "no live one has 'story' at all" in reason.sentence
     assert "the app that has 'story'" in str(reason.hint)
 
 
@@ -184,7 +184,10 @@ def test_a_ready_step_of_a_queue_that_nobody_serves() -> None:
     story = Story(graph_of(a=spec("a", queue="gpu"))).claim()
     reason = told(story, [HELD, task(step="a", queue="gpu")], [worker()])
     assert reason.kind == "no_queue"
-    assert reason.sentence == "Step a is ready, but: No live worker serves queue 'gpu'; they serve default."
+    assert (
+        reason.sentence
+        == "Step a is ready and waits for a worker: no live one serves queue 'gpu' (they serve default)."
+    )
 
 
 def test_a_silent_worker_is_not_believed() -> None:
@@ -207,7 +210,7 @@ def test_a_dead_worker_with_an_heir() -> None:
 
 def test_a_dead_worker_without_an_heir() -> None:
     reason = told(a_started_run(), [ORPHANED], [DEAD])
-    assert reason.sentence == "Its worker w1 is dead, and nobody can take over. No worker is running."
+    assert reason.sentence == "Its worker w1 is dead, and it waits for another: none is running."
 
 
 def test_a_cancellation_waits_for_running_steps() -> None:

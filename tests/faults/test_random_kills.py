@@ -19,10 +19,9 @@ where a.datname = current_database() and a.application_name = 'kairos flusher' a
 
 
 def is_busy(crew: Crew, database: TestDatabase, victim: Proc) -> bool:
-    """Whether a body of this worker, or of a child of it, is under way; else, whether some flush is."""
-    return bool(crew.ledger.open_bodies(*victim.family())) or fetch(database.admin_dsn, IN_A_FLUSH, victim.pid) != [
-        (0,)
-    ]
+    """Whether a body of this worker, or of a child of it, is under way; else, whether a flush is."""
+    in_a_body = bool(crew.ledger.open_bodies(*victim.family()))
+    return in_a_body or fetch(database.admin_dsn, IN_A_FLUSH, victim.pid) != [(0,)]
 
 
 @pytest.mark.parametrize(
@@ -32,31 +31,35 @@ def test_every_run_ends_and_every_step_completes_once_under_random_kills(
     crew: Crew, database: TestDatabase, client: kairos.Client, kills: int, runs: int
 ) -> None:
     dice = seeded()
-    started = client.start_many(workload.diamond, list(range(runs // 2)))
+    started: list[kairos.Run] = []
     workers = [crew.start(lease="1s", concurrency=3, wait=False) for _ in range(2)]
-    busy = killed = 0
-    while killed < kills:
-        if len(started) < runs and (open_runs(database.admin_dsn) < 8 or len(started) < runs * killed // kills):
-            started += client.start_many(workload.diamond, range(len(started), min(runs, len(started) + 4)))
+    busy = 0
+    for killed in range(kills):
         index = dice.randrange(2)
         victim = workers[index]
         victim.wait_ready()
-        deadline = time.monotonic() + dice.uniform(0.0, 0.4)
-        # A tenth of the kills come whatever the worker does; the others wait for a moment that matters.
+        share = runs * (killed + 1) // kills
+        started += client.start_many(workload.diamond, range(len(started), max(share, len(started) + 1)))
+        # A tenth of the kills come whatever the worker does; the others look for a moment that matters.
         is_blind = dice.random() < 0.1
-        while time.monotonic() < deadline or not (is_blind or is_busy(crew, database, victim)):
-            if time.monotonic() > deadline + 2:
-                break
-            time.sleep(0.002)
-        busy += is_busy(crew, database, victim)
+        earliest = time.monotonic() + dice.uniform(0.0, 0.15)
+        while True:
+            if time.monotonic() >= earliest:
+                victim.freeze()  # so that what is seen is what is killed
+                is_hit = is_busy(crew, database, victim)
+                if is_hit or is_blind or time.monotonic() > earliest + 5:
+                    break
+                victim.thaw()
+            if open_runs(database.admin_dsn) == 0:
+                # The others have done it all: give the victim something to die of.
+                started.append(client.start(workload.diamond, len(started)))
+            time.sleep(0.005)
+        busy += is_hit
         victim.kill()
-        killed += 1
         workers[index] = crew.start(lease="1s", concurrency=3, wait=False)
-    if len(started) < runs:
-        started += client.start_many(workload.diamond, range(len(started), runs))
     wait_all_ended(database.admin_dsn, 60 + runs / 2)
-    print(f"{busy} of {killed} kills in the middle of a body or a flush")
+    print(f"{busy} of {kills} kills in the middle of a body or a flush")
     for n, run in enumerate(started):
         assert run.result(5) == workload.diamond_output(n)
     verdict(database.admin_dsn, crew.ledger)
-    assert busy >= 0.8 * killed, f"only {busy} of {killed} kills hit a body or a flush"
+    assert busy >= 0.8 * kills, f"only {busy} of {kills} kills hit a body or a flush"

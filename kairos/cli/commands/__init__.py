@@ -11,16 +11,9 @@ import typer
 
 from kairos import settings
 from kairos.cli.commands import check, look, operate, start
+from kairos.cli.commands.grouped import group
 
-app = typer.Typer(
-    name="kairos",
-    help="Durable workflows on Postgres, with a time-travel debugger.",
-    epilog="A run is named by any unique beginning or end of its id, or by `last`. Most commands take --json.",
-    no_args_is_help=False,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = group("Durable workflows on Postgres, with a time-travel debugger.", is_root=True)
 
 # These work, or help, even when a setting is malformed.
 _TOLERANT = ("config", "version")

@@ -16,14 +16,20 @@ def verify(
     database_url: o.Url = None,
     json: o.Json = False,
 ) -> int:
-    """Prove that histories are whole: hash chain, numbering, rules, stored state, payloads. Exit code 0 or 1."""
+    """Prove that histories are whole.
+
+    Checks numbering, hash chain, rules, stored state, payloads and tasks. Exit code 0 if all is whole, else 1.
+    """
     from kairos.cli.verifying import verify_runs
 
     return verify_runs(None if every else run, url=database_url, as_json=json)
 
 
 def doctor(*, database_url: o.Url = None, json: o.Json = False) -> int:
-    """Look for what is wrong or soon will be. Exit code 1 if something is."""
+    """Look for what is wrong, or soon will be.
+
+    Examines server, schema, rights, connection, workers, versions, queues and runs. Exit code 1 if there is an error.
+    """
     from kairos.cli.consulting import consult
 
     return consult(url=database_url, as_json=json)

@@ -11,12 +11,12 @@ from kairos.cli.commands import options as o
 
 def runs(
     *,
-    workflow: Annotated[str | None, typer.Option(help="Only runs of this workflow.")] = None,
+    workflow: Annotated[str | None, typer.Option(metavar="NAME", help="Only runs of this workflow.")] = None,
     status: Annotated[
         list[str] | None,
         typer.Option("--status", "-s", metavar="STATUS", help="failed, running, ...; may be repeated."),
     ] = None,
-    key: Annotated[str | None, typer.Option(help="Only the runs with this idempotency key.")] = None,
+    key: Annotated[str | None, typer.Option(metavar="TEXT", help="Only the runs with this idempotency key.")] = None,
     label: Annotated[
         list[str] | None, typer.Option("--label", "-l", metavar="NAME=VALUE", help="May be repeated.")
     ] = None,
@@ -24,7 +24,9 @@ def runs(
         str | None, typer.Option(metavar="2h|TIME", help="Created at or after: 2h ago, or ISO 8601.")
     ] = None,
     until: Annotated[str | None, typer.Option(metavar="2h|TIME", help="Created before.")] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="Runs per page.")] = 20,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", metavar="N", min=1, max=1000, help="Runs per page, at most 1000.")
+    ] = 20,
     before: Annotated[str | None, typer.Option(metavar="RUN", help="The next page: runs older than this one.")] = None,
     database_url: o.Url = None,
     json: o.Json = False,
@@ -43,7 +45,7 @@ def show(
     database_url: o.Url = None,
     json: o.Json = False,
 ) -> int:
-    """Everything about one run: steps, attempts, timeline, error, output."""
+    """One run on one page: steps, attempts, timeline, error, output."""
     from kairos.cli.showing import show_run
 
     return show_run(run, url=database_url, as_json=json, all_steps=all_steps)
@@ -54,9 +56,11 @@ def events(
     *,
     after: Annotated[int, typer.Option(metavar="SEQ", min=0, help="Only events after this number.")] = 0,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
-    step: Annotated[list[str] | None, typer.Option(help="Only events of this step; may be repeated.")] = None,
+    step: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only events of this step; may be repeated.")
+    ] = None,
     kind: Annotated[
-        list[str] | None, typer.Option(help="Only this kind, such as step_failed; may be repeated.")
+        list[str] | None, typer.Option(metavar="KIND", help="Only this kind, such as step_failed; may be repeated.")
     ] = None,
     database_url: o.Url = None,
     json: o.Json = False,
@@ -75,7 +79,7 @@ def state(
     database_url: o.Url = None,
     json: o.Json = False,
 ) -> int:
-    """What was true after event SEQ: the run as it stood at that moment."""
+    """The run as it stood after event SEQ."""
     from kairos.cli.past import show_state
 
     return show_state(run, at=at, url=database_url, as_json=json)
@@ -88,7 +92,10 @@ def watch(
     database_url: o.Url = None,
     json: o.Json = False,
 ) -> int:
-    """Follow a run live. Exit code: 0 done, 10 failed, 11 cancelled, 12 expired."""
+    """Follow a run live, to its end.
+
+    Exit code: 0 done, 10 failed, 11 cancelled, 12 expired, 124 still going on after --timeout.
+    """
     from kairos.cli.watching import watch_run
 
     return watch_run(run, timeout=timeout, url=database_url, as_json=json)

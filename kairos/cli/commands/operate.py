@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from kairos.cli.commands import options as o
+from kairos.cli.commands.grouped import group
 
 
 def migrate(
@@ -38,12 +39,7 @@ def version(*, json: o.Json = False) -> int:
     return show_version(as_json=json)
 
 
-embedded = typer.Typer(
-    help="The embedded Postgres of this folder.",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-)
+embedded = group("The embedded Postgres of this folder: status, stop.")
 
 
 @embedded.command()

@@ -13,7 +13,7 @@ Url = Annotated[
     typer.Option(
         "--database-url",
         metavar="URL",
-        help="Postgres to use. Better: KAIROS_DATABASE_URL, which `ps` does not show. Default: the embedded one.",
+        help="Postgres to use; better by KAIROS_DATABASE_URL, which `ps` does not show.",
         show_default=False,
     ),
 ]
@@ -22,11 +22,11 @@ AppSpec = Annotated[
     typer.Option(
         "--app",
         metavar="MODULE:APP",
-        help="The app, as module:name or file.py:name. Default: KAIROS_APP, else \\[tool.kairos] in pyproject.toml.",
+        help="The app, as module:name or file.py:name. Default: KAIROS_APP, else [tool.kairos] in pyproject.toml.",
         show_default=False,
     ),
 ]
-LogFormat = Annotated[str, typer.Option("--log-format", metavar="text|json", help="How workers write their log.")]
+LogFormat = Annotated[str, typer.Option("--log-format", metavar="text|json", help="How the log is written.")]
 
 RUNNING = "Run things"
 LOOKING = "Look at runs"

@@ -19,14 +19,16 @@ def demo(*, database_url: o.Url = None) -> int:
 def dev(
     *,
     app: o.AppSpec = None,
-    concurrency: Annotated[int | None, typer.Option(help="Steps that run at once.", show_default=False)] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(metavar="N", min=1, max=10_000, help="Steps at once. Default: KAIROS_CONCURRENCY.")
+    ] = None,
     queues: Annotated[
         str | None,
         typer.Option(metavar="A,B", help="Queues to serve; default: all that the app uses.", show_default=False),
     ] = None,
     database_url: o.Url = None,
 ) -> int:
-    """Database and worker in one terminal; reloads when a Python file here changes."""
+    """Database and worker in one terminal; reloads when you save."""
     from kairos.cli.development import develop
 
     return develop(app=app, concurrency=concurrency, queues=queues, url=database_url)
@@ -43,12 +45,14 @@ def run(
     timeout: Annotated[
         str | None, typer.Option(metavar="30s", help="With --wait: how long at most; exit code 124 after that.")
     ] = None,
-    key: Annotated[str | None, typer.Option(help="Idempotency key: the same key is the same run.")] = None,
+    key: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Idempotency key: the same key is the same run.")
+    ] = None,
     label: Annotated[
         list[str] | None, typer.Option("--label", "-l", metavar="NAME=VALUE", help="May be repeated.")
     ] = None,
-    queue: Annotated[str | None, typer.Option(help="Another queue than the workflow's.")] = None,
-    priority: Annotated[int | None, typer.Option(min=1, max=10, help="1 to 10; higher goes first.")] = None,
+    queue: Annotated[str | None, typer.Option(metavar="NAME", help="Another queue than the workflow's.")] = None,
+    priority: Annotated[int | None, typer.Option(metavar="1-10", min=1, max=10, help="Higher goes first.")] = None,
     ttl: Annotated[str | None, typer.Option(metavar="1h", help="How long it may wait for a worker.")] = None,
     app: o.AppSpec = None,
     database_url: o.Url = None,
@@ -67,7 +71,9 @@ def run(
 def cancel(
     run: o.Run,
     *,
-    reason: Annotated[str, typer.Option(help="Kept in the run's history.")] = "cancelled from the command line",
+    reason: Annotated[
+        str, typer.Option(metavar="TEXT", help="Kept in the run's history.")
+    ] = "cancelled from the command line",
     database_url: o.Url = None,
     json: o.Json = False,
 ) -> int:
@@ -81,25 +87,41 @@ def worker(
     *,
     app: o.AppSpec = None,
     processes: Annotated[
-        int | None, typer.Option("--processes", "-p", min=1, max=256, help="Worker processes.", show_default="1")
+        int | None,
+        typer.Option(
+            "--processes", "-p", metavar="N", min=1, max=256, help="Processes. Default: KAIROS_PROCESSES, else 1."
+        ),
     ] = None,
     concurrency: Annotated[
         int | None,
-        typer.Option("--concurrency", "-c", min=1, max=10_000, help="Steps at once, per process.", show_default="100"),
+        typer.Option(
+            "--concurrency",
+            "-c",
+            metavar="N",
+            min=1,
+            max=10_000,
+            help="Steps at once in each process. Default: KAIROS_CONCURRENCY, else 100.",
+        ),
     ] = None,
     queues: Annotated[
-        str | None, typer.Option("--queues", "-q", metavar="A,B", help="Queues to serve.", show_default="default")
+        str | None,
+        typer.Option("--queues", "-q", metavar="A,B", help="Queues to serve. Default: KAIROS_QUEUES, else default."),
     ] = None,
     lease: Annotated[
-        str | None, typer.Option(metavar="15s", help="A silent worker is given up after this.", show_default="15s")
+        str | None, typer.Option(metavar="15s", help="A silent worker is given up after this. Default: KAIROS_LEASE.")
     ] = None,
     drain_timeout: Annotated[
-        str | None, typer.Option(metavar="30s", help="What running steps get at shutdown.", show_default="30s")
+        str | None,
+        typer.Option(metavar="30s", help="What running steps get at the end. Default: KAIROS_DRAIN_TIMEOUT."),
     ] = None,
     log_format: o.LogFormat = "text",
     database_url: o.Url = None,
 ) -> int:
-    """Run the app's workflows until stopped. Ctrl-C drains; twice stops at once."""
+    """Run the app's workflows until stopped.
+
+    Ctrl-C (or SIGTERM) lets running steps end and gives the rest back; a second one stops at once. A worker process
+    that dies is replaced, and its work goes on without waiting for its lease.
+    """
     from kairos.cli.workers import work
 
     given = {"queues": queues, "concurrency": concurrency, "lease": lease, "drain_timeout": drain_timeout}

@@ -153,3 +153,7 @@ order by d.workflow, d.registered_at desc
 
 -- name: listen_for_probe
 listen kairos_doctor
+
+-- name: sees_all_sessions
+-- Whether the transactions of other roles show in pg_stat_activity.
+select pg_has_role(current_user, 'pg_read_all_stats', 'usage')
