@@ -129,7 +129,7 @@ class Owner:
             starts, held.starting = held.starting, []
             for event in starts:
                 held.begun.add((event.step, event.attempt, event.token))
-                held.taken.append(StartStep(step=event.step, input_hash=event.input_hash))
+                held.taken.append(StartStep(event.step, event.input_hash, above=_tokens_spent(held)))
                 self.bodies.begin(held, event)
             asyncio.get_running_loop().call_later(EARLY_FLUSH, self._flush_early, held)
         else:
@@ -199,7 +199,8 @@ class Owner:
         if state.steps[name].status is StepStatus.FAILED:
             failpoint("before_schedule_retry")
         suspect = name in held.suspects or state.steps[name].suspect
-        return StartStep(step=name, input_hash=input_hash(state, name), isolated=suspect)
+        above = _tokens_spent(held) if state.token == 0 else 0
+        return StartStep(name, input_hash(state, name), isolated=suspect, above=above)
 
     def _offer_surplus(self, held: HeldRun, state: RunState, now: datetime) -> None:
         for name in list(state.ready):
@@ -489,3 +490,9 @@ class Owner:
             self.mark(held)
         elif isinstance(command, FinishStep | FailStep):
             self.reject(held.run_id, [command])
+
+
+def _tokens_spent(held: HeldRun) -> int:
+    """Tokens under which bodies may have begun without a trace: each earlier owner may have begun every root
+    step before its first flush, and died."""
+    return (held.open.epoch - 1) * len(held.open.state.graph.roots)

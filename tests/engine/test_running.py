@@ -572,3 +572,28 @@ def test_a_secret_never_reaches_the_database(database: TestDatabase, monkeypatch
     assert "redacted" in everything
     assert canary not in everything
     assert "4111" not in everything
+
+
+def test_an_owner_s_first_token_lies_above_all_that_dead_owners_may_have_used_unseen(database: TestDatabase) -> None:
+    app = kairos.App("t")
+    wf = app.workflow("two-roots")
+    seen: list[int] = []
+
+    async def root(ctx: kairos.StepContext) -> None:
+        seen.append(ctx.token)
+
+    wf.step(name="a")(root)
+    wf.step(name="b")(root)
+
+    async def main() -> None:
+        async with kairos.AsyncClient(database.dsn) as client:
+            started = await client.start(wf)
+            import psycopg
+
+            with psycopg.connect(database.admin_dsn, autocommit=True) as conn:
+                conn.execute("update kairos.run set epoch = 3")  # three owners have come and gone without a word
+            async with working(app, database.dsn):
+                await started.wait(20)
+
+    run(main())
+    assert sorted(seen) == [7, 8]

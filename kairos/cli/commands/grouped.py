@@ -7,7 +7,6 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-
 EPILOG = "RUN is any unique beginning or end of a run's id, or `last`. Most commands take --json."
 
 
