@@ -38,6 +38,11 @@ class Database:
             self._cluster.close()
             raise
 
+    @property
+    def hold_fd(self) -> int | None:
+        """What a child process must inherit to keep the embedded server up by itself; None if not embedded."""
+        return None if self._cluster is None else self._cluster.hold_fd
+
     def require_schema(self) -> Database:
         """Raise `MigrationError` unless the schema is what this version needs; returns self."""
         if not self.is_embedded:

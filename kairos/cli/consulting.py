@@ -18,7 +18,7 @@ from kairos.cli.reasons import print_wrapped
 from kairos.cli.terminal import one_line, out, print_json
 from kairos.database import Database
 from kairos.diagnosis import Finding, SystemFacts, examine
-from kairos.diagnosis.doctor import PoolerFacts, ServerFacts, Severity, Waiting, WorkerHealth
+from kairos.diagnosis.doctor import PoolerFacts, ServerFacts, Severity, Waiting, WorkerHealth, check_connection
 from kairos.errors import ConfigError, DatabaseUnavailable, MigrationError
 from kairos.store.connect import Session
 from kairos.store.probing import probe_session
@@ -51,16 +51,21 @@ def _findings(url: str | None) -> list[Finding]:
     except (DatabaseUnavailable, ConfigError) as exc:
         return [Finding("unreachable", "error", exc.message, exc.hint)]
     with database:
-        return examine(asyncio.run(read_system(database)))
+        return asyncio.run(_examine(database))
 
 
-async def read_system(database: Database) -> SystemFacts:
-    """All facts that the checks look at, as they are now."""
+async def _examine(database: Database) -> list[Finding]:
+    probe = await probe_session(database.dsn)
+    pooler = PoolerFacts(probe.keeps_backend, probe.keeps_settings, probe.hears_notify)
     session = Session(database.dsn, "kairos doctor", patience=PATIENCE)
     try:
-        probe = await probe_session(database.dsn)
-        pooler = PoolerFacts(probe.keeps_backend, probe.keeps_settings, probe.hears_notify)
-        return await _read(Reader(session), pooler, database.is_embedded)
+        return examine(await _read(Reader(session), pooler, database.is_embedded))
+    except Exception:
+        # In a transaction pool anything may fail, prepared statements first: the cause is what to tell.
+        found = list(check_connection(pooler))
+        if any(finding.severity == "error" for finding in found):
+            return found
+        raise
     finally:
         await session.close()
 

@@ -64,7 +64,7 @@ def run_demo(*, url: str | None) -> int:
     began = time.monotonic()
     with Database(url).require_schema() as database:
         _tell_database(console, database, time.monotonic() - began)
-        return asyncio.run(_play(console, database.dsn, spec))
+        return asyncio.run(_play(console, database, spec))
 
 
 def example(name: str) -> Path:
@@ -94,11 +94,11 @@ def _tell_database(console: Console, database: Database, seconds: float) -> None
     console.print(line)
 
 
-async def _play(console: Console, dsn: str, spec: str) -> int:
-    session = Session(dsn, "kairos demo", patience=10)
+async def _play(console: Console, database: Database, spec: str) -> int:
+    session = Session(database.dsn, "kairos demo", patience=10)
     reader = Reader(session)
     try:
-        async with AsyncClient(dsn) as client, _worker(dsn, spec) as supervisor:
+        async with AsyncClient(database.dsn) as client, _worker(database, spec) as supervisor:
             pid = next(iter(supervisor.children.values())).pid
             console.print(Text.assemble(("  worker    ", "dim"), f"process {pid}"))
             run = await client.start(load_app(spec).get("census"), {})
@@ -113,15 +113,15 @@ async def _play(console: Console, dsn: str, spec: str) -> int:
 
 
 @asynccontextmanager
-async def _worker(dsn: str, spec: str) -> AsyncIterator[Supervisor]:
+async def _worker(database: Database, spec: str) -> AsyncIterator[Supervisor]:
     """A supervised worker for the length of the block; what it logs goes to a file beside the data."""
     ready = asyncio.Event()
     log = _log_file()
     logs.configure("text", "INFO", os.fdopen(os.dup(log), "w", buffering=1))
     try:
         options = WorkerOptions.from_settings(concurrency=SLOTS, queues=("default",), drain_timeout=5.0)
-        plan = Plan(spec, dsn, options, log_file=log)
-        supervisor = Supervisor(plan, on_ready=lambda child: ready.set())
+        plan = Plan(spec, database.dsn, options, log_file=log, hold_fd=database.hold_fd)
+        supervisor = Supervisor(plan, takes_signals=False, on_ready=lambda child: ready.set())
         task = asyncio.create_task(supervisor.run())
         waiter = asyncio.create_task(ready.wait())
         await asyncio.wait((task, waiter), timeout=30, return_when=asyncio.FIRST_COMPLETED)

@@ -57,7 +57,7 @@ def develop(*, app: str | None, concurrency: int | None, queues: str | None, url
     console = err()
     with Database(url).require_schema() as database:
         _greet(console, choice, database)
-        plan = Plan(choice.spec, database.dsn, options, log_level=shown)
+        plan = Plan(choice.spec, database.dsn, options, log_level=shown, hold_fd=database.hold_fd)
         return asyncio.run(_develop(plan, console))
 
 

@@ -68,10 +68,12 @@ def list_runs(wanted: RunFilter, *, url: str | None, as_json: bool) -> int:
             )  # fmt: skip
             page = infos[: wanted.limit]
             following = wanted.next_page(page[-1]) if len(infos) > wanted.limit else None
+            causes = await read_causes(reader, page)
             if as_json:
-                print_json({"runs": [info.to_json() for info in page], "next": following})
+                runs = [{**info.to_json(), "error": causes.get(info.id)} for info in page]
+                print_json({"runs": runs, "next": following})
             elif page:
-                _print(out(), page, following, await read_causes(reader, page))
+                _print(out(), page, following, causes)
             else:
                 await _print_nothing(reader, wanted)
             return exits.OK

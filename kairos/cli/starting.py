@@ -18,7 +18,7 @@ from kairos.cli.apps import choose_app
 from kairos.cli.database import connected
 from kairos.cli.filters import read_duration, read_labels
 from kairos.cli.payloads import value_of
-from kairos.cli.terminal import err, is_live, out, print_json, safe
+from kairos.cli.terminal import err, is_live, note, out, print_json, safe
 from kairos.cli.waiting import print_output, print_trouble, wait_quietly, wait_showing
 from kairos.client import AsyncRun
 from kairos.errors import ConfigError, PayloadError
@@ -66,7 +66,11 @@ def start_run(
                 print_json(ending.to_json())
                 return ending.exit_code
             _announce(run)
-            ending = await wait_showing(reader, run.info.id, seconds, err())
+            try:
+                ending = await wait_showing(reader, run.info.id, seconds, err())
+            except asyncio.CancelledError:
+                note(f"the run goes on: kairos watch {words.short_id(run.id)}")
+                raise
             if ending.exit_code == exits.OK:
                 print_output(ending)
             else:

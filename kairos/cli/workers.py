@@ -30,6 +30,7 @@ def work(*, app: str | None, processes: int | None, given: dict[str, Any], log_f
             processes or settings.read("processes"),
             log_format=form,
             log_level=level,
+            hold_fd=database.hold_fd,
         )
         return asyncio.run(_supervise(plan))
 

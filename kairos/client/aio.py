@@ -35,7 +35,7 @@ from kairos.errors import (
     WorkflowNotFound,
 )
 from kairos.store.clock import DatabaseClock
-from kairos.store.connect import Session
+from kairos.store.connect import PLAN_ONCE, Session
 from kairos.store.history import Advanced, Conn, History
 from kairos.store.queries import query
 from kairos.store.reader import Finished, Reader, RunInfo
@@ -154,7 +154,7 @@ class AsyncClient:
         dsn = database.dsn
         self._reads = Session(dsn, "kairos client", patience=self._patience)
         self._writes = Session(dsn, "kairos client", patience=self._patience)
-        self._starts = Session(dsn, "kairos starter", patience=self._patience)
+        self._starts = Session(dsn, "kairos starter", patience=self._patience, **PLAN_ONCE)
         self._reader = Reader(self._reads)
         self._history = History(self._reader.definitions, keep=16)
         self._clock = DatabaseClock()

@@ -170,7 +170,11 @@ def _rights(facts: SystemFacts) -> Iterator[Finding]:
 
 
 def _connection(facts: SystemFacts) -> Iterator[Finding]:
-    pooler = facts.pooler
+    yield from check_connection(facts.pooler)
+
+
+def check_connection(pooler: PoolerFacts) -> Iterator[Finding]:
+    """What is wrong with the sessions we get; on its own, because in a pool no other fact may be readable."""
     hint = "Give Kairos a direct connection, or a pool in session mode: workers listen, and set timeouts per session."
     if not pooler.keeps_backend or not pooler.keeps_settings:
         what = "its statements reach different backends" if not pooler.keeps_backend else "its settings are lost"

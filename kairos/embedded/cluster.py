@@ -54,6 +54,11 @@ class Cluster:
         return self._admin_dsn
 
     @property
+    def hold_fd(self) -> int | None:
+        """The descriptor by which this process holds the server up. A process that inherits it shares the hold."""
+        return self._fd
+
+    @property
     def data_dir(self) -> Path:
         """The data folder, absolute and free of links."""
         return self._layout.data_dir

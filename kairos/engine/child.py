@@ -51,6 +51,7 @@ class Orders:
     log_level: str
     report_fd: int
     life_fd: int
+    hold_fd: int | None
     parent: int
 
     def to_text(self) -> str:
@@ -70,8 +71,9 @@ def main() -> None:
     orders = Orders.from_text(os.environ.pop(ENV))
     # Ctrl-C is for the parent, which asks its children to drain.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for fd in (orders.report_fd, orders.life_fd):
-        os.set_inheritable(fd, False)
+    for fd in (orders.report_fd, orders.life_fd, orders.hold_fd):
+        if fd is not None:
+            os.set_inheritable(fd, False)
     _die_with_parent(orders.parent)
     _raise_oom_score()
     configure(orders.log_format, orders.log_level)

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 import psycopg
+from psycopg.conninfo import make_conninfo
 
 from kairos.domain import canonical
 from kairos.domain.commands import Expire, LoseLease
@@ -45,7 +46,9 @@ class Heartbeat(threading.Thread):
         on_lost: Callable[[], None],
     ) -> None:
         super().__init__(name="kairos-heartbeat", daemon=True)
-        self._dsn, self._identity, self._lease = dsn, identity, lease
+        # A connection that takes longer than this would come too late to save the lease.
+        self._dsn = make_conninfo(dsn, connect_timeout=max(2, int(lease / 3)))
+        self._identity, self._lease = identity, lease
         self._report, self._on_lost = report, on_lost
         self._ended = threading.Event()
         self._conn: psycopg.Connection[Any] | None = None

@@ -39,7 +39,12 @@ DRAIN_MARGIN: Final = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What the worker processes are started with. `log_file`: a descriptor for what they print and log."""
+    """What the worker processes are started with.
+
+    Attributes:
+        log_file: a descriptor for what they print and log.
+        hold_fd: a descriptor that keeps the embedded server up; they share it, and so can drain without their parent.
+    """
 
     app_spec: str
     dsn: str
@@ -48,6 +53,7 @@ class Plan:
     log_format: LogFormat = "text"
     log_level: str = "INFO"
     log_file: int | None = None
+    hold_fd: int | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -90,13 +96,20 @@ class Supervisor:
     Args:
         plan: what to run.
         waits_for_change: when the app cannot be loaded, wait for `restart()` instead of giving up.
+        takes_signals: SIGTERM, SIGINT and SIGHUP are for this supervisor while it runs.
         on_ready: called with each child once its worker is registered.
     """
 
     def __init__(
-        self, plan: Plan, *, waits_for_change: bool = False, on_ready: Callable[[Child], None] | None = None
+        self,
+        plan: Plan,
+        *,
+        waits_for_change: bool = False,
+        takes_signals: bool = True,
+        on_ready: Callable[[Child], None] | None = None,
     ) -> None:
         self.plan, self._waits_for_change, self._on_ready = plan, waits_for_change, on_ready
+        self._takes_signals = takes_signals
         self.children: dict[int, Child] = {}
         self.stopping = asyncio.Event()
         self._changed = asyncio.Event()
@@ -109,14 +122,12 @@ class Supervisor:
         """Supervise until stopped; returns the exit code: 0 after a clean drain."""
         with self._signals_handled():
             keepers = [asyncio.create_task(self._keep(n)) for n in range(1, self.plan.processes + 1)]
-            watchdog = asyncio.create_task(self._enforce_the_deadline())
             try:
                 await asyncio.gather(*keepers)
             finally:
-                watchdog.cancel()
-                for task in (*keepers, watchdog):
-                    task.cancel()
-                await asyncio.gather(*keepers, watchdog, return_exceptions=True)
+                for keeper in keepers:
+                    keeper.cancel()
+                await asyncio.gather(*keepers, return_exceptions=True)
                 await self._session.close()
         return self._exit_code
 
@@ -124,13 +135,26 @@ class Supervisor:
         """Ask every child to drain; `run` returns when all have ended."""
         self.stopping.set()
         for child in self.children.values():
-            child.ask_to_stop()
+            self._ask_to_stop(child)
 
     def restart(self) -> None:
         """Replace every child, after its drain, by one that loads the app anew."""
         self._changed.set()
         for child in self.children.values():
+            self._ask_to_stop(child)
+
+    def _ask_to_stop(self, child: Child) -> None:
+        if not child.is_asked:
             child.ask_to_stop()
+            patience = self.plan.options.drain_timeout + DRAIN_MARGIN
+            asyncio.get_running_loop().call_later(patience, self._insist, child)
+
+    def _insist(self, child: Child) -> None:
+        """It did not drain in time: user code blocks its event loop, most likely."""
+        if child.process.returncode is None:
+            log.error("worker_stuck pid=%s: it did not drain in time and is killed", child.pid)
+            self._exit_code = 1
+            child.process.kill()
 
     # -- one child ---------------------------------------------------------------------------------------
 
@@ -172,7 +196,8 @@ class Supervisor:
         report_r, report_w = os.pipe()
         life_r, life_w = os.pipe()
         plan = self.plan
-        orders = Orders(plan.options, plan.log_format, plan.log_level, report_w, life_r, os.getpid())
+        orders = Orders(plan.options, plan.log_format, plan.log_level, report_w, life_r, plan.hold_fd, os.getpid())
+        inherited = (report_w, life_r) if plan.hold_fd is None else (report_w, life_r, plan.hold_fd)
         try:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -182,7 +207,7 @@ class Supervisor:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=plan.log_file,
                 stderr=plan.log_file,
-                pass_fds=(report_w, life_r),
+                pass_fds=inherited,
                 env={**os.environ, "KAIROS_DATABASE_URL": plan.dsn, ENV: orders.to_text()},
                 # A group of its own: Ctrl-C reaches the parent alone, and what a dead child leaves can be killed.
                 process_group=0,
@@ -193,7 +218,7 @@ class Supervisor:
         child = self.children[number] = Child(number, process, life_w)
         child.listener = asyncio.create_task(self._listen(child, report_r))
         if self.stopping.is_set():
-            child.ask_to_stop()
+            self._ask_to_stop(child)
         return child
 
     async def _listen(self, child: Child, fd: int) -> None:
@@ -246,12 +271,17 @@ class Supervisor:
             log.warning("worker_died worker=%s pid=%s %s; its lease will free its runs: %s", child.name, child.pid,
                         ending(code), exc.message)  # fmt: skip
 
-    # -- signals and the deadline ------------------------------------------------------------------------
+    # -- signals -----------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def _signals_handled(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
-        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        # What is ignored on purpose stays so: `nohup kairos worker` must survive the end of its terminal.
+        numbers = [
+            signal.SIGTERM,
+            *(n for n in (signal.SIGINT, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN),
+        ]
+        numbers = numbers if self._takes_signals else []
         for number in numbers:
             loop.add_signal_handler(number, self._on_signal, number)
         try:
@@ -275,13 +305,6 @@ class Supervisor:
         for child in self.children.values():
             with contextlib.suppress(ProcessLookupError):
                 child.process.kill()
-
-    async def _enforce_the_deadline(self) -> None:
-        await self.stopping.wait()
-        await asyncio.sleep(self.plan.options.drain_timeout + DRAIN_MARGIN)
-        for child in self.children.values():
-            log.error("worker_stuck pid=%s: it did not drain in time and is killed", child.pid)
-        self.kill(1)
 
 
 def signal_name(code: int) -> str | None:

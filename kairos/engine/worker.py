@@ -7,9 +7,11 @@ import os
 import random
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 from uuid import UUID
+
+import psycopg
 
 from kairos import __version__
 from kairos.authoring import App
@@ -27,7 +29,7 @@ from kairos.engine.owner import Owner
 from kairos.errors import KairosError, StaleWrite
 from kairos.settings import WorkerOptions
 from kairos.store.clock import DatabaseClock
-from kairos.store.connect import Session, is_transient
+from kairos.store.connect import PLAN_ONCE, Session, is_transient
 from kairos.store.failpoints import failpoint
 from kairos.store.history import Conn, Definitions, History, Once, put_definition
 from kairos.store.listener import listen
@@ -56,6 +58,7 @@ class Worker:
         self.app_spec = app_spec or spec_of(app)
         self.stopped = asyncio.Event()
         self._reborn = self._claiming = False
+        self._aside: set[asyncio.Task[None]] = set()
         self._loop_beat = time.monotonic()
         self._looked_for_steps = 0.0
         self._others = 0
@@ -100,6 +103,7 @@ class Worker:
             if not self._reborn:
                 await self._drain()
         finally:
+            tasks += self._aside
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -121,8 +125,8 @@ class Worker:
             slots=Slots(self.options.concurrency),
             clock=DatabaseClock(),
             # A head locked by somebody else must not hold up everybody's flush.
-            flusher=Session(self.dsn, "kairos flusher", patience=None, lock_timeout="50ms"),
-            work=Session(self.dsn, "kairos worker", patience=None),
+            flusher=Session(self.dsn, "kairos flusher", patience=None, lock_timeout="50ms", **PLAN_ONCE),
+            work=Session(self.dsn, "kairos worker", patience=None, lock_timeout="250ms"),
             history=History(definitions),
             threads=Threads("kairos-step"),
         )
@@ -261,21 +265,48 @@ class Worker:
             owner.wake_slow.clear()
             while owner.rejects:
                 run_id, records = owner.rejects.popleft()
-                await self._reject(run_id, records)
+                self._beside(self._reject(run_id, records))
             for _ in range(len(owner.slow)):
                 held = owner.slow.popleft()
                 held.is_queued = False
                 if held.dropped:
                     continue
                 if held.in_flight:
-                    asyncio.get_running_loop().call_later(0.002, owner.mark, held)
+                    asyncio.get_running_loop().call_later(0.005, owner.mark, held)
                     continue
-                try:
-                    await owner.step_slowly(held)
-                except StaleWrite as exc:
-                    owner.drop(held, exc.message, is_stale=True)
+                # Beside each other: a head that is locked elsewhere must not hold up the other runs.
+                held.in_flight = True
+                self._beside(self._step_slowly(held))
             if owner.slow:
                 owner.wake_slow.set()
+
+    async def _step_slowly(self, held: HeldRun) -> None:
+        try:
+            await self.owner.step_slowly(held)
+        except StaleWrite as exc:
+            self.owner.drop(held, exc.message, is_stale=True)
+        except (psycopg.DataError, psycopg.IntegrityError) as exc:
+            log.error("append_refused run=%s: %s", held.run_id, exc)
+            held.taken, held.inbox, held.in_flight = held.inbox, [], False
+            self.owner.poison(held, exc)
+            self.owner.mark(held)
+        except Exception:
+            held.in_flight = False
+            asyncio.get_running_loop().call_later(1.0, self.owner.mark, held)
+            raise
+
+    def _beside(self, work: Coroutine[Any, Any, None]) -> None:
+        """Let `work` go on beside the slow lane; its errors are bugs."""
+
+        async def run() -> None:
+            try:
+                await work
+            except Exception:
+                log.exception("worker_broken: please report this; the worker goes on")
+
+        task = asyncio.create_task(run())
+        self._aside.add(task)
+        task.add_done_callback(self._aside.discard)
 
     async def _reject(self, run_id: UUID, records: list[Any]) -> None:
         once = Once()

@@ -36,6 +36,10 @@ ANSWER_WITHIN = 65.0
 """Seconds after which a server that says nothing is taken for gone: a half-open socket raises no error. Longer
 than a statement may take, by `statement_timeout`."""
 
+PLAN_ONCE = {"plan_cache_mode": "force_generic_plan"}
+"""For sessions that send the same batch statement over and over: planning it anew costs more than running it,
+and its plan (index scans for heads, hash joins for events) is the same for 1 run and for 500."""
+
 # Classes and codes after which the same statement may be sent again: connection lost, server shutting down
 # or starting, out of a resource, deadlock, serialisation, lock not available.
 _RETRY_CLASSES = ("08", "53", "57P")

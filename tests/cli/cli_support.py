@@ -87,9 +87,11 @@ def working(app: kairos.App, dsn: str, **options: Any) -> Iterator[Worker]:
 class Process:
     """A `kairos` command in a process of its own, its output collected as it comes."""
 
-    def __init__(self, arguments: tuple[str, ...], cwd: Path, env: Mapping[str, str]) -> None:
+    def __init__(
+        self, arguments: tuple[str, ...], cwd: Path, env: Mapping[str, str], *, script: str | None = None
+    ) -> None:
         self.popen = subprocess.Popen(
-            [sys.executable, "-m", "kairos.cli", *arguments],
+            [sys.executable, *([script] if script else ["-m", "kairos.cli"]), *arguments],
             cwd=cwd,
             env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **env},
             stdin=subprocess.DEVNULL,

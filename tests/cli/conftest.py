@@ -130,8 +130,8 @@ def start_kairos(place: Path, database: TestDatabase) -> Iterator[Callable[..., 
     """Starts a command in a process of its own, on a fresh database."""
     started: list[Process] = []
 
-    def start(*arguments: str, env: dict[str, str] | None = None) -> Process:
-        process = Process(arguments, place, {"KAIROS_DATABASE_URL": database.dsn, **(env or {})})
+    def start(*arguments: str, env: dict[str, str] | None = None, script: str | None = None) -> Process:
+        process = Process(arguments, place, {"KAIROS_DATABASE_URL": database.dsn, **(env or {})}, script=script)
         started.append(process)
         return process
 

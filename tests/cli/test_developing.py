@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from kairos import embedded
+from kairos.cli import exits
 from kairos.cli.demo import example
 from tests.cli.cli_support import Kairos, Process, children_of
 from tests.conftest import TestDatabase
@@ -92,6 +93,15 @@ def test_the_demo_kills_a_worker_and_shows_the_recovery(
         assert on_database(*command.split()).code == 0
     assert on_database("verify", "--all").code == 0
     assert database.fetch("select count(*) from kairos.worker where state in ('live', 'draining')") == [(0,)]
+
+
+def test_the_demo_can_be_interrupted(start_kairos: Start, database: TestDatabase) -> None:
+    process = start_kairos("demo")
+    process.says("step_started +discover")
+    process.signal(signal.SIGINT)
+    assert process.ends() == exits.INTERRUPTED
+    assert "Traceback" not in process.text
+    assert database.fetch("select state from kairos.worker") == [("stopped",)]
 
 
 def test_the_examples_are_found_beside_the_package() -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import signal
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from kairos.cli import exits
-from tests.cli.cli_support import Kairos, working
+from tests.cli.cli_support import Kairos, Process, eventually, working
 from tests.conftest import TestDatabase
 
 ORDER = '{"order_id": "7"}'
@@ -74,6 +77,15 @@ def test_a_timeout_leaves_the_run_alone_and_exits_with_124(on_database: Kairos) 
     )
     assert in_json.code == exits.TIMED_OUT
     assert in_json.json["timed_out"] is True
+
+
+def test_ctrl_c_while_waiting_leaves_the_run_alone(start_kairos: Callable[..., Process]) -> None:
+    process = start_kairos("run", "mail", "--app", "flows.py:app", "-i", '{"to": "x"}', "--wait")
+    process.says("run_scheduled")
+    process.signal(signal.SIGINT)
+    assert process.ends() == exits.INTERRUPTED
+    assert re.search(r"the run goes on: kairos watch \w{8}\n", process.text)
+    assert "Traceback" not in process.text
 
 
 def test_without_an_app_the_registered_definition_is_used(
@@ -177,8 +189,6 @@ def test_a_running_run_is_told_to_stop(
     paths = json.dumps({"begun": str(place / "begun"), "open": str(place / "open")})
     with working(flows.app, database.dsn):
         on_database("run", "gate", "--app", "flows.py:app", "-i", paths)
-        from tests.cli.cli_support import eventually
-
         eventually((place / "begun").exists)
         done = on_database("cancel", "last")
         assert "nothing new starts" in done.out

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
-from tests.cli.cli_support import Kairos, Process, children_of, eventually, is_alive
+import kairos
+from kairos import embedded
+from kairos.engine import processes
+from kairos.engine.processes import Plan, Supervisor
+from tests.cli.cli_support import FAST, Kairos, Process, children_of, eventually, is_alive
 from tests.conftest import TestDatabase
 
 Start = Callable[..., Process]
@@ -207,6 +213,66 @@ def test_an_app_that_cannot_be_loaded_ends_the_worker(
     assert process.ends() == 1
     assert complaint in process.text
     assert "importlib" not in process.text
+
+
+def test_nohup_is_respected(start_kairos: Start, place: Path) -> None:
+    (place / "nohup.py").write_text(
+        "import signal, sys\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\nsys.argv = ['kairos', 'worker', *sys.argv[1:]]\n"
+        "from kairos.cli import main\nmain()\n"
+    )
+    process = start_kairos(*AT, script="nohup.py")
+    process.says("worker_started")
+    process.signal(signal.SIGHUP)
+    process.signal(signal.SIGTERM)
+    process.says("worker_drains")
+    assert process.ends() == 0, "a second signal would have ended it with another code"
+
+
+def test_children_keep_the_embedded_server_up_after_their_parent(
+    start_kairos: Start, run_kairos: Kairos, place: Path, gate: dict[str, str]
+) -> None:
+    env = {"KAIROS_DATABASE_URL": "", "KAIROS_DATA_DIR": str(place / "data"), "KAIROS_EMBEDDED_GRACE": "0s"}
+    try:
+        process = start_kairos("worker", *AT, env=env)
+        process.says("worker_started", timeout=60)
+        assert run_kairos("run", "gate", *AT, "-i", json.dumps(gate), env=env).code == 0
+        eventually(Path(gate["begun"]).exists)
+        child = children_of(process.pid)[0]
+        process.signal(signal.SIGKILL)
+        process.popen.wait(10)
+        assert is_alive(child)
+        Path(gate["open"]).touch()
+        eventually(lambda: not is_alive(child))
+        assert run_kairos("watch", "last", env=env).code == 0
+    finally:
+        embedded.stop(place / "data", force=True)
+
+
+def test_a_child_that_cannot_drain_is_killed_in_the_end(
+    on_database: Kairos, database: TestDatabase, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / "blocking.py").write_text(
+        "import time, kairos\nfrom pathlib import Path\napp = kairos.App('blocking')\n"
+        "@app.job\nasync def block(path: str) -> None:\n    Path(path).touch()\n    time.sleep(600)\n"
+    )
+    monkeypatch.setattr(processes, "DRAIN_MARGIN", 0.5)
+    options = replace(FAST, drain_timeout=0.1)
+
+    async def main() -> int:
+        supervisor = Supervisor(Plan(f"{place / 'blocking.py'}:app", database.dsn, options), takes_signals=False)
+        task = asyncio.create_task(supervisor.run())
+        given = json.dumps({"path": str(place / "begun")})
+        await asyncio.to_thread(
+            lambda: eventually(lambda: any(child.is_ready for child in supervisor.children.values()))
+        )
+        async with kairos.AsyncClient(database.dsn) as client:
+            await client.start("block", json.loads(given))
+        await asyncio.to_thread(lambda: eventually((place / "begun").exists))
+        supervisor.stop()
+        return await asyncio.wait_for(task, 20)
+
+    assert asyncio.run(main()) == 1
+    assert worker_states(database) == ["dead"]
 
 
 def test_the_log_can_be_json(start_kairos: Start) -> None:
