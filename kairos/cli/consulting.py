@@ -17,8 +17,17 @@ from kairos.cli.facts import read_report, worker_fact
 from kairos.cli.reasons import print_wrapped
 from kairos.cli.terminal import one_line, out, print_json
 from kairos.database import Database
-from kairos.diagnosis import Finding, SystemFacts, examine
-from kairos.diagnosis.doctor import PoolerFacts, ServerFacts, Severity, Waiting, WorkerHealth, check_connection
+from kairos.diagnosis import (
+    Finding,
+    PoolerFacts,
+    ServerFacts,
+    Severity,
+    SystemFacts,
+    Waiting,
+    WorkerHealth,
+    check_connection,
+    examine,
+)
 from kairos.errors import ConfigError, DatabaseUnavailable, MigrationError
 from kairos.store.connect import Session
 from kairos.store.probing import probe_session

@@ -14,6 +14,8 @@ from kairos.domain.payload import Payload
 
 PREVIEW: Final = 100
 MAX_LINES: Final = 40
+HUGE: Final = 200_000
+"""Characters beyond which nobody reads the layout: it is left to the encoder, which is quicker."""
 
 
 def preview(payload: Payload, limit: int = PREVIEW) -> str:
@@ -40,6 +42,8 @@ def print_value(console: Console, value: Any, *, indent: int = 2, max_lines: int
 def pretty(value: Any, width: int, indent: int = 0) -> str:
     """JSON that breaks a line only where it would become too long: records stay on one line each."""
     flat = to_json(value, indent=None)
+    if len(flat) > HUGE:
+        return to_json(value)
     if len(flat) + indent <= width or not isinstance(value, dict | list) or not value:
         return flat
     inner = indent + 2

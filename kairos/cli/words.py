@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
 from rich.text import Text
 
-from kairos.cli.terminal import out
 from kairos.domain.duration import format_duration
 from kairos.domain.states import RunStatus, StepStatus
 
@@ -49,7 +49,7 @@ def style_of(status: RunStatus | StepStatus) -> str:
 
 def has_shapes() -> bool:
     """Whether standard output can show more than ASCII."""
-    return not out().options.ascii_only
+    return (sys.stdout.encoding or "utf-8").lower().startswith("utf")
 
 
 def short_id(run_id: UUID | str) -> str:

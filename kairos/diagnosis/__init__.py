@@ -6,18 +6,25 @@ Every answer has a `kind` or `code`, a stable word for programs, beside the sent
 
 from __future__ import annotations
 
-from kairos.diagnosis.doctor import Finding, SystemFacts, examine
+from kairos.diagnosis.doctor import check_connection, examine
 from kairos.diagnosis.facts import Reason, RunFacts, TaskFact, WorkerFact
 from kairos.diagnosis.serving import unserved
+from kairos.diagnosis.system import Finding, PoolerFacts, ServerFacts, Severity, SystemFacts, Waiting, WorkerHealth
 from kairos.diagnosis.why import explain, explain_steps
 
 __all__ = [
     "Finding",
+    "PoolerFacts",
     "Reason",
     "RunFacts",
+    "ServerFacts",
+    "Severity",
     "SystemFacts",
     "TaskFact",
+    "Waiting",
     "WorkerFact",
+    "WorkerHealth",
+    "check_connection",
     "examine",
     "explain",
     "explain_steps",

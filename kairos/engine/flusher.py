@@ -67,6 +67,9 @@ class Flusher:
             held.is_queued = False
             if held.dropped:
                 continue
+            if held.in_flight:  # in the slow lane: what is decided there must not be decided here as well
+                asyncio.get_running_loop().call_later(0.005, self.owner.mark, held)
+                continue
             if not held.resend:
                 self.owner.step_forward(held)
             if held.to_offer:

@@ -16,13 +16,12 @@ from collections.abc import Callable
 from typing import Any
 
 import psycopg
-from psycopg.conninfo import make_conninfo
 
 from kairos.domain import canonical
 from kairos.domain.commands import Expire, LoseLease
 from kairos.engine.office import Identity, Office
 from kairos.errors import KairosError
-from kairos.store.connect import backoff, open_sync
+from kairos.store.connect import backoff, impatient_dsn, open_sync
 from kairos.store.history import Advanced, Conn
 from kairos.store.queries import query
 
@@ -47,7 +46,7 @@ class Heartbeat(threading.Thread):
     ) -> None:
         super().__init__(name="kairos-heartbeat", daemon=True)
         # A connection that takes longer than this would come too late to save the lease.
-        self._dsn = make_conninfo(dsn, connect_timeout=max(2, int(lease / 3)))
+        self._dsn = impatient_dsn(dsn, max(2, int(lease / 3)))
         self._identity, self._lease = identity, lease
         self._report, self._on_lost = report, on_lost
         self._ended = threading.Event()
@@ -81,7 +80,7 @@ class Heartbeat(threading.Thread):
         params = {"id": self._identity.id, "lease": self._lease, "report": _encode(self._report())}
         # A half-open socket raises no error, and this thread would wait for ever: hang up while there is time
         # for another beat.
-        impatient = threading.Timer(self._lease / 4, _hang_up, [self._conn])
+        impatient = threading.Timer(self._lease / 3, _hang_up, [self._conn])
         impatient.start()
         try:
             return self._conn.execute(query("beat"), params).fetchone() is not None

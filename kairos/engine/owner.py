@@ -455,6 +455,7 @@ class Owner:
         held.stop_timers()
         self.held.pop(held.run_id, None)
         self.office.slots.give(len(held.starting))
+        held.starting = []
         self._abandon_bodies(held)
         late = [c for c in (*held.taken, *held.inbox) if isinstance(c, FinishStep | FailStep)]
         log.warning("run_dropped run=%s: %s", held.run_id, reason)

@@ -9,23 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Final
-from uuid import UUID
 
 from kairos.domain import canonical
-from kairos.engine.child import CANNOT_START, ENV, Orders
-from kairos.engine.logs import LogFormat
+from kairos.engine.child import CANNOT_START
+from kairos.engine.offspring import Child, Plan, ending, signal_name, spawn
 from kairos.errors import KairosError
-from kairos.settings import WorkerOptions
 from kairos.store.connect import Session
+
+__all__ = ["Child", "Plan", "Supervisor"]
 
 log = logging.getLogger("kairos.supervisor")
 
@@ -33,61 +30,10 @@ STABLE_AFTER: Final = 30.0
 """A child that lived this long is replaced at once when it dies; before, after a pause that doubles."""
 FIRST_PAUSE: Final = 0.2
 LONGEST_PAUSE: Final = 30.0
+NO_ROOM_PAUSE: Final = 5.0
+"""Seconds until the next try when the system has no room for another process."""
 DRAIN_MARGIN: Final = 15.0
 """Seconds that a child gets beyond its drain timeout before it is killed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What the worker processes are started with.
-
-    Attributes:
-        log_file: a descriptor for what they print and log.
-        hold_fd: a descriptor that keeps the embedded server up; they share it, and so can drain without their parent.
-    """
-
-    app_spec: str
-    dsn: str
-    options: WorkerOptions
-    processes: int = 1
-    log_format: LogFormat = "text"
-    log_level: str = "INFO"
-    log_file: int | None = None
-    hold_fd: int | None = None
-
-
-@dataclass(slots=True, eq=False)
-class Child:
-    """One worker process.
-
-    Attributes:
-        workers: ids under which it has registered; more than one if it was declared dead and went on.
-        workflows, queues: what it serves, once it is ready.
-        is_asked: whether it was told to stop.
-    """
-
-    number: int
-    process: asyncio.subprocess.Process
-    life_fd: int
-    started: float = field(default_factory=time.monotonic)
-    workers: list[UUID] = field(default_factory=list)
-    name: str = ""
-    workflows: list[str] = field(default_factory=list)
-    queues: list[str] = field(default_factory=list)
-    is_ready: bool = False
-    is_asked: bool = False
-    listener: asyncio.Task[None] | None = None
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self.process.pid
-
-    def ask_to_stop(self) -> None:
-        """SIGTERM, once: a second one would end it without a drain."""
-        if not self.is_asked and self.process.returncode is None:
-            self.is_asked = True
-            self.process.terminate()
 
 
 class Supervisor:
@@ -153,7 +99,8 @@ class Supervisor:
         """It did not drain in time: user code blocks its event loop, most likely."""
         if child.process.returncode is None:
             log.error("worker_stuck pid=%s: it did not drain in time and is killed", child.pid)
-            self._exit_code = 1
+            if self.stopping.is_set():
+                self._exit_code = 1
             child.process.kill()
 
     # -- one child ---------------------------------------------------------------------------------------
@@ -162,7 +109,12 @@ class Supervisor:
         pause = FIRST_PAUSE
         while not self.stopping.is_set():
             self._changed.clear()
-            child = await self._start(number)
+            try:
+                child = await self._start(number)
+            except OSError as exc:
+                log.error("worker_not_started number=%s: %s", number, exc)
+                await _first_of(self.stopping, timeout=NO_ROOM_PAUSE)
+                continue
             code = await self._await_end(child)
             if self.stopping.is_set():
                 return
@@ -193,53 +145,15 @@ class Supervisor:
         return False
 
     async def _start(self, number: int) -> Child:
-        report_r, report_w = os.pipe()
-        life_r, life_w = os.pipe()
-        plan = self.plan
-        orders = Orders(plan.options, plan.log_format, plan.log_level, report_w, life_r, plan.hold_fd, os.getpid())
-        inherited = (report_w, life_r) if plan.hold_fd is None else (report_w, life_r, plan.hold_fd)
-        try:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "kairos.engine.child",
-                plan.app_spec,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=plan.log_file,
-                stderr=plan.log_file,
-                pass_fds=inherited,
-                env={**os.environ, "KAIROS_DATABASE_URL": plan.dsn, ENV: orders.to_text()},
-                # A group of its own: Ctrl-C reaches the parent alone, and what a dead child leaves can be killed.
-                process_group=0,
-            )
-        finally:
-            os.close(report_w)
-            os.close(life_r)
-        child = self.children[number] = Child(number, process, life_w)
-        child.listener = asyncio.create_task(self._listen(child, report_r))
+        child = self.children[number] = await spawn(self.plan, number, self._is_ready)
         if self.stopping.is_set():
             self._ask_to_stop(child)
         return child
 
-    async def _listen(self, child: Child, fd: int) -> None:
-        reader = asyncio.StreamReader()
-        pipe = os.fdopen(fd, "rb", 0)
-        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), pipe
-        )
-        try:
-            async for line in reader:
-                message = json.loads(line)
-                if "worker" in message:
-                    child.workers.append(UUID(message["worker"]))
-                    child.name = message["name"]
-                elif "ready" in message:
-                    child.is_ready = self._has_worked = True
-                    child.workflows, child.queues = message["ready"], message["queues"]
-                    if self._on_ready is not None:
-                        self._on_ready(child)
-        finally:
-            transport.close()
+    def _is_ready(self, child: Child) -> None:
+        self._has_worked = True
+        if self._on_ready is not None:
+            self._on_ready(child)
 
     async def _await_end(self, child: Child) -> int:
         code = await child.process.wait()
@@ -277,11 +191,8 @@ class Supervisor:
     def _signals_handled(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
         # What is ignored on purpose stays so: `nohup kairos worker` must survive the end of its terminal.
-        numbers = [
-            signal.SIGTERM,
-            *(n for n in (signal.SIGINT, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN),
-        ]
-        numbers = numbers if self._takes_signals else []
+        maybe = [number for number in (signal.SIGINT, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
+        numbers = [signal.SIGTERM, *maybe] if self._takes_signals else []
         for number in numbers:
             loop.add_signal_handler(number, self._on_signal, number)
         try:
@@ -305,22 +216,6 @@ class Supervisor:
         for child in self.children.values():
             with contextlib.suppress(ProcessLookupError):
                 child.process.kill()
-
-
-def signal_name(code: int) -> str | None:
-    """The signal in a return code, if it was one."""
-    if code >= 0:
-        return None
-    try:
-        return signal.Signals(-code).name
-    except ValueError:
-        return f"signal {-code}"
-
-
-def ending(code: int) -> str:
-    """`signal=SIGKILL` or `exit_code=1`, for log lines."""
-    name = signal_name(code)
-    return f"signal={name}" if name else f"exit_code={code}"
 
 
 async def _first_of(*events: asyncio.Event, timeout: float | None) -> None:

@@ -275,7 +275,7 @@ class Worker:
                     asyncio.get_running_loop().call_later(0.005, owner.mark, held)
                     continue
                 # Beside each other: a head that is locked elsewhere must not hold up the other runs.
-                held.in_flight = True
+                held.in_flight = held.is_slow = True
                 self._beside(self._step_slowly(held))
             if owner.slow:
                 owner.wake_slow.set()

@@ -69,6 +69,11 @@ def check_dsn(dsn: str) -> str:
     return make_conninfo("", **{**defaults, **given})
 
 
+def impatient_dsn(dsn: str, seconds: int) -> str:
+    """The same database, with this connect timeout."""
+    return make_conninfo(dsn, connect_timeout=seconds)
+
+
 def _without_password(text: str) -> str:
     return re.sub(r"//[^/]*@|password\s*=\s*\S+", "//***@", text)
 

@@ -9,112 +9,24 @@ its head can still forge it: the chain makes tampering evident to whoever kept a
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
 from hashlib import sha256
 from typing import Any, Final
 from uuid import UUID
 
 from kairos.domain import canonical
-from kairos.domain.events import Recorded, RunDone, RunScheduled, StepDone
 from kairos.domain.fingerprint import Definition
 from kairos.domain.fingerprint import fingerprint as fingerprint_of
 from kairos.domain.payload import Payload
-from kairos.domain.projection import RunState, apply
-from kairos.domain.states import StepStatus
 from kairos.errors import KairosError, RunNotFound
-from kairos.store.codec import Row, decode, first_hash, link
+from kairos.store.codec import Row
 from kairos.store.connect import Session
+from kairos.store.proof import Head, Problem, Report, check_run
+
+__all__ = ["Problem", "Report", "Verifier"]
 
 PAGE: Final = 500
 MAX_EVENTS: Final = 50_000
 """Runs are read in groups of about this many events."""
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Something that is not as it must be.
-
-    Attributes:
-        code: a stable word: `gap`, `chain`, `reordered`, `truncated`, `beyond_head`, `head_hash`, `unreadable`,
-            `illegal`, `projection`, `blob`, `definition`, `task`, `failure`, `output`, `orphan`.
-        seq: the first event concerned, if it is about one.
-    """
-
-    run_id: UUID
-    code: str
-    message: str
-    seq: int | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON."""
-        return {"run_id": str(self.run_id), "code": self.code, "seq": self.seq, "message": self.message}
-
-
-@dataclass(slots=True)
-class Report:
-    """What was checked and what was found."""
-
-    runs: int = 0
-    events: int = 0
-    blobs: int = 0
-    problems: list[Problem] = field(default_factory=list)
-
-    @property
-    def is_clean(self) -> bool:
-        """Whether nothing was found."""
-        return not self.problems
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON."""
-        problems = [problem.to_json() for problem in self.problems]
-        return {
-            "ok": self.is_clean,
-            "runs": self.runs,
-            "events": self.events,
-            "blobs": self.blobs,
-            "problems": problems,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """A run's row, and what stands beside it in the same snapshot."""
-
-    run_id: UUID
-    created_at: datetime
-    workflow: str
-    fingerprint: str
-    queue: str
-    priority: int
-    key: str | None
-    labels: dict[str, str]
-    last_seq: int
-    head_hash: bytes
-    status: str
-    newest: int
-    tasks: tuple[str, ...]
-    failure: str | None
-
-    @classmethod
-    def of(cls, row: Sequence[Any]) -> Head:
-        """One row of `verify_heads`."""
-        return cls(
-            run_id=row[0],
-            created_at=row[1],
-            workflow=row[2],
-            fingerprint=row[3],
-            queue=row[4],
-            priority=row[5],
-            key=row[6],
-            labels=row[7] or {},
-            last_seq=row[8],
-            head_hash=bytes(row[9]),
-            status=row[10],
-            newest=row[11] or 0,
-            tasks=tuple(row[12] or ()),
-            failure=row[13],
-        )
 
 
 class Verifier:
@@ -229,132 +141,3 @@ def _read_definition(fingerprint: str, rows: Sequence[Sequence[Any]]) -> Definit
     if fingerprint_of(definition) != fingerprint:
         return f"definition {fingerprint} was changed: its content has fingerprint {fingerprint_of(definition)}"
     return definition
-
-
-# -- one run, without any I/O ---------------------------------------------------------------------------------
-
-
-def check_run(
-    head: Head, rows: Sequence[Row], definition: Definition | None, report: Report
-) -> list[tuple[UUID, int, Payload]]:
-    """Check a run's rows against its head; adds to `report`, returns the payloads that its events name."""
-
-    def found(code: str, message: str, seq: int | None = None) -> None:
-        report.problems.append(Problem(head.run_id, code, message, seq))
-
-    report.runs += 1
-    report.events += len(rows)
-    before = len(report.problems)
-    for problem in _check_chain(head, rows):
-        found(*problem)
-    if len(report.problems) > before or definition is None:
-        # On a broken chain everything that follows would be a consequence: one cause, one message.
-        return []
-    state = RunState(head.run_id, definition.graph)
-    payloads: list[tuple[UUID, int, Payload]] = []
-    events: dict[int, Recorded] = {}
-    for row in rows:
-        try:
-            recorded = decode(row)
-        except KairosError as exc:
-            found("unreadable", exc.message, row.seq)
-            return payloads
-        try:
-            apply(state, recorded)
-        except KairosError as exc:
-            found("illegal", f"the rules do not allow {row.kind} here: {exc.message}", row.seq)
-            return payloads
-        events[row.seq] = recorded
-        if isinstance(recorded.event, RunScheduled):
-            payloads.append((head.run_id, row.seq, recorded.event.input))
-        elif isinstance(recorded.event, StepDone):
-            payloads.append((head.run_id, row.seq, recorded.event.output))
-    for problem in (*_check_projection(head, state), *_check_tasks(head, state), *_check_outputs(events)):
-        found(*problem)
-    return payloads
-
-
-_Found = tuple[str, str] | tuple[str, str, int]
-
-
-def _check_chain(head: Head, rows: Sequence[Row]) -> Iterable[_Found]:
-    """Numbering, hashes, and the end of the chain; stops at the first that is wrong."""
-    previous = first_hash(head.run_id)
-    for expected, row in enumerate(rows, 1):
-        if row.seq != expected:
-            yield "gap", f"event {expected} is missing; the next one there is {row.seq}", expected
-            return
-        if _hash(previous, row) != row.hash:
-            yield _broken(previous, row, rows)
-            return
-        previous = row.hash
-    if not rows:
-        yield "truncated", f"it has no events at all, its head says {head.last_seq}", 1
-    elif rows[-1].seq < head.last_seq:
-        first = rows[-1].seq + 1
-        yield "truncated", f"events {first} to {head.last_seq} are missing at the end", first
-    elif rows[-1].seq > head.last_seq:
-        first = head.last_seq + 1
-        yield "beyond_head", f"its head says {head.last_seq} events, but there are {rows[-1].seq}", first
-    elif previous != head.head_hash:
-        yield "head_hash", "the hash in its head is not that of its last event", rows[-1].seq
-
-
-def _hash(previous: bytes, row: Row, seq: int | None = None) -> bytes:
-    return link(previous, seq or row.seq, row.kind, row.at, row.step, row.attempt, row.token, row.body)
-
-
-def _broken(previous: bytes, row: Row, rows: Sequence[Row]) -> _Found:
-    """The chain breaks at `row`: say whether another event stands in its place, or it was changed."""
-    for other in rows:
-        if other.seq != row.seq and _hash(previous, other, row.seq) == other.hash:
-            return "reordered", f"event {row.seq} stands at {other.seq}: events were put in another order", row.seq
-    return (
-        "chain",
-        f"event {row.seq} ({row.kind}), or the one before it, was changed: its hash does not follow",
-        row.seq,
-    )
-
-
-def _check_projection(head: Head, state: RunState) -> Iterable[_Found]:
-    pairs = (
-        ("status", head.status, state.status.value),
-        ("last_seq", head.last_seq, state.seq),
-        ("workflow", head.workflow, state.workflow),
-        ("fingerprint", head.fingerprint, state.fingerprint),
-        ("queue", head.queue, state.queue),
-        ("priority", head.priority, state.priority),
-        ("key", head.key, state.key),
-        ("labels", head.labels, dict(state.labels)),
-        ("created_at", head.created_at, state.scheduled_at),
-    )
-    for name, stored, folded in pairs:
-        if stored != folded:
-            yield "projection", f"the stored {name} is {stored!r}, its events say {folded!r}"
-    ended_badly = state.status.is_terminal and state.status != "DONE"
-    if (head.failure is not None) != ended_badly or (ended_badly and head.failure != state.status):
-        yield "failure", f"it is {state.status}, but the table of failures says {head.failure or 'nothing'}"
-
-
-def _check_tasks(head: Head, state: RunState) -> Iterable[_Found]:
-    """Promise 1: a run that goes on has a task; one that has ended has none."""
-    if state.status.is_terminal:
-        if head.tasks:
-            yield "task", f"it has ended but still has {len(head.tasks)} tasks"
-        return
-    if "" not in head.tasks:
-        yield "task", f"it is {state.status} but has no task: no worker would ever look at it"
-    for name in head.tasks:
-        if name and (name not in state.steps or state.steps[name].status is StepStatus.PENDING):
-            yield "task", f"step {name!r} is offered to workers but is not ready"
-
-
-def _check_outputs(events: dict[int, Recorded]) -> Iterable[_Found]:
-    """The end of a run names the events that hold its outputs."""
-    last = events[max(events)].event if events else None
-    if not isinstance(last, RunDone):
-        return
-    for step, seq in last.outputs.items():
-        event = events[seq].event if seq in events else None
-        if not isinstance(event, StepDone) or event.step != step:
-            yield "output", f"the output of {step!r} should be event {seq}, which is something else", max(events)

@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 from kairos.cli import entry
-from tests.cli.cli_support import Kairos, Process, Result
+from tests.cli.cli_support import ROOT, Kairos, Process, Result
 from tests.conftest import TestDatabase
 
 FLOWS = """
@@ -88,6 +88,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working directory, with flows.py in it."""
     (tmp_path / "flows.py").write_text(FLOWS)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     return tmp_path
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from kairos import embedded
 from kairos.cli import exits
-from kairos.cli.demo import example
+from kairos.cli.moral import example
 from tests.cli.cli_support import Kairos, Process, children_of
 from tests.conftest import TestDatabase
 

@@ -217,7 +217,8 @@ def test_an_app_that_cannot_be_loaded_ends_the_worker(
 
 def test_nohup_is_respected(start_kairos: Start, place: Path) -> None:
     (place / "nohup.py").write_text(
-        "import signal, sys\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\nsys.argv = ['kairos', 'worker', *sys.argv[1:]]\n"
+        "import signal, sys\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "sys.argv = ['kairos', 'worker', *sys.argv[1:]]\n"
         "from kairos.cli import main\nmain()\n"
     )
     process = start_kairos(*AT, script="nohup.py")
@@ -243,7 +244,8 @@ def test_children_keep_the_embedded_server_up_after_their_parent(
         assert is_alive(child)
         Path(gate["open"]).touch()
         eventually(lambda: not is_alive(child))
-        assert run_kairos("watch", "last", env=env).code == 0
+        assert run_kairos("show", "last", "--json", env=env).json["steps"]["wait_for_file"]["status"] == "DONE"
+        process.says("worker_stopped")
     finally:
         embedded.stop(place / "data", force=True)
 

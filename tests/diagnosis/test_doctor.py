@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from kairos.diagnosis import Finding, SystemFacts, examine
-from kairos.diagnosis.doctor import PoolerFacts, ServerFacts, Waiting, WorkerHealth
+from kairos.diagnosis import Finding, PoolerFacts, ServerFacts, SystemFacts, Waiting, WorkerHealth, examine
 from tests.diagnosis.test_why import DEAD, OTHER, VERSION, worker
 from tests.domain.run_stories import NOON, SECOND
 

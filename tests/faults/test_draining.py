@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from itertools import pairwise
 
 import kairos
 from tests.conftest import TestDatabase
+from tests.engine.harness import until as until_async
+from tests.engine.harness import working
 from tests.faults import workload
 from tests.faults.processes import Crew, until
 from tests.faults.support import fetch, verdict
@@ -73,20 +76,20 @@ def test_a_body_that_is_deaf_to_shutdown_does_not_hold_the_worker(
 def test_twenty_rolling_restarts_during_one_step_burn_no_attempt(
     crew: Crew, database: TestDatabase, client: kairos.Client
 ) -> None:
+    """In this process, where a worker starts in no time; that processes do the same is shown above."""
     gate = crew.folder / "gate"
+
+    async def main(run: kairos.Run) -> None:
+        for nth in range(1, 21):
+            async with working(workload.app, database.dsn, drain_timeout=0.0):
+                await until_async(lambda nth=nth: len(crew.ledger.begins(run.id)) == nth)
+        gate.touch()
+        async with working(workload.app, database.dsn):
+            await until_async(lambda: run.refresh().status.is_terminal)
+
     run = client.start(workload.gated, {"gate": str(gate)})
-    workers = [crew.start(drain_timeout="0s")]
-    for nth in range(1, 21):
-        until(lambda nth=nth: len(crew.ledger.begins(run.id)) == nth, f"the body has begun {nth} times", 30)
-        old = workers[-1]
-        new = crew.start(drain_timeout="0s", wait=False)
-        new.wait_ready()
-        workers.append(new)
-        old.terminate()
-        assert old.wait() == 0
-    until(lambda: len(crew.ledger.begins(run.id)) == 21, "the body has begun for the last time", 30)
-    gate.touch()
-    assert run.result(20) == "attempt 21"
+    asyncio.run(main(run))
+    assert run.result(1) == "attempt 21"
     step = client.state(run.id).steps["gated"]
     assert (step.failures, step.losses, step.crashes) == (0, 20, 0)
     tokens = [e.token for e in crew.ledger.begins(run.id)]

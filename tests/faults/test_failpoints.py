@@ -52,9 +52,7 @@ def test_every_failpoint_is_passed_by_some_test() -> None:
     assert {*OWNER_POINTS, PARK_POINT, *CLIENT_POINTS, *RELEASE_POINTS, *SLOW_POINTS} == POINTS
 
 
-@pytest.mark.parametrize(
-    "nth", [1, 2, pytest.param(3, marks=pytest.mark.slow), pytest.param(5, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("nth", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 3, 5))])
 def test_runs_end_after_their_owner_was_killed_at_any_point(
     crew: Crew, database: TestDatabase, client: kairos.Client, nth: int
 ) -> None:

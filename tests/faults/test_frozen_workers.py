@@ -18,7 +18,7 @@ def freeze_outside_transactions(proc: Proc, database: TestDatabase) -> None:
 
     def is_frozen_outside() -> bool:
         proc.freeze()
-        if fetch(database.admin_dsn, "select 1 from pg_stat_activity where state like 'idle in transaction%'"):
+        if fetch(database.admin_dsn, "select 1 from pg_stat_activity where starts_with(state, 'idle in transaction')"):
             proc.thaw()
             return False
         return True

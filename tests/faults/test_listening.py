@@ -42,7 +42,7 @@ def test_a_listener_that_is_terminated_comes_back_and_nothing_waits_for_it(datab
     verdict(database.admin_dsn)
 
 
-@pytest.mark.parametrize("name", ["kairos listener", "kairos waiter"])
+@pytest.mark.parametrize("name", ["kairos listener", pytest.param("kairos waiter", marks=pytest.mark.slow)])
 def test_a_listener_in_a_black_hole_notices_it_and_connects_anew(
     database: TestDatabase, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
