@@ -47,6 +47,7 @@ from kairos.errors import (
 if TYPE_CHECKING:
     from kairos.authoring import App, Job, Redaction, Retry, Secret, Step, StepCancelled, StepContext, Workflow
     from kairos.client import AsyncClient, AsyncRun, Client, Run
+    from kairos.database import Database
     from kairos.engine.worker import Worker
 
 # Loaded when first needed: `run_inline` does without the database driver, and commands such as
@@ -64,6 +65,7 @@ _LAZY = {
     "AsyncClient": "kairos.client",
     "AsyncRun": "kairos.client",
     "Client": "kairos.client",
+    "Database": "kairos.database",
     "Run": "kairos.client",
     "Worker": "kairos.engine.worker",
 }
@@ -85,6 +87,7 @@ __all__ = [
     "AsyncRun",
     "Client",
     "ConfigError",
+    "Database",
     "DatabaseUnavailable",
     "DefinitionError",
     "EmbeddedPostgresError",

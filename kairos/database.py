@@ -26,7 +26,7 @@ class Database:
             self.is_embedded = False
             return
         from kairos import embedded
-        from kairos.store.migrate import migrate
+        from kairos.store.migrate import allow_own_tables, migrate
 
         folder = Path(data_dir or settings.read("data_dir")).resolve()
         self._cluster = embedded.open(folder)
@@ -34,6 +34,7 @@ class Database:
         self.dsn, self.admin_dsn = self._cluster.dsn, self._cluster.admin_dsn
         try:
             migrate(self.admin_dsn, grant_to="kairos")
+            allow_own_tables(self.admin_dsn, "kairos")
         except BaseException:
             self._cluster.close()
             raise

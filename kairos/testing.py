@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import copy
+import dataclasses
 import inspect
 import itertools
 import shutil
@@ -97,12 +98,15 @@ class TestRun:
         return [(e.step, e.name, e.value) for e in events if isinstance(e, MetricEmitted)]
 
 
-def run(workflow: Workflow, input: Any = None, *, replace: Mapping[str, Any] | None = None) -> TestRun:
+def run(
+    workflow: Workflow, input: Any = None, *, replace: Mapping[str, Any] | None = None, connection: Any = None
+) -> TestRun:
     """Run a workflow here, without a database, to its end, good or bad. Pauses between retries are skipped.
 
     Args:
         replace: step -> what stands in for its function: a value to return, an exception to raise, or a
             callable that gets the step's arguments by name. Its output is checked like that of the step.
+        connection: a psycopg connection for transactional steps that are not replaced.
 
     Raises:
         DefinitionError: `replace` names a step that does not exist.
@@ -112,7 +116,7 @@ def run(workflow: Workflow, input: Any = None, *, replace: Mapping[str, Any] | N
     for name in stand_ins:
         if name not in workflow.steps:
             raise DefinitionError(f"{workflow.name!r} has no step {name!r}", hint=nearest(name, workflow.steps))
-    inline = _Replaced(workflow, input, stand_ins)
+    inline = _Replaced(workflow, input, stand_ins, connection)
     return _in_thread(lambda: asyncio.run(_finish(inline)))
 
 
@@ -124,8 +128,8 @@ async def _finish(inline: InlineRun) -> TestRun:
 
 
 class _Replaced(InlineRun):
-    def __init__(self, workflow: Workflow, value: Any, stand_ins: Mapping[str, Any]) -> None:
-        super().__init__(workflow, value)
+    def __init__(self, workflow: Workflow, value: Any, stand_ins: Mapping[str, Any], connection: Any) -> None:
+        super().__init__(workflow, value, connection=connection)
         self._steps = {
             name: _stand_in(step, stand_ins[name]) if name in stand_ins else step
             for name, step in workflow.steps.items()
@@ -137,6 +141,7 @@ class _Replaced(InlineRun):
 
 def _stand_in(step: Step[..., Any], given: Any) -> Step[..., Any]:
     made = copy.copy(step)
+    made.plan = dataclasses.replace(step.plan, connection=())
 
     def call(**arguments: Any) -> Any:
         if isinstance(given, BaseException) or (isinstance(given, type) and issubclass(given, BaseException)):
@@ -252,7 +257,7 @@ def _fresh_database() -> str:
     from psycopg.conninfo import make_conninfo
 
     from kairos import embedded
-    from kairos.store.migrate import migrate
+    from kairos.store.migrate import allow_own_tables, migrate
     from kairos.store.queries import query
 
     global _cluster
@@ -264,7 +269,9 @@ def _fresh_database() -> str:
     name = f"test_{next(_COUNT)}"
     with psycopg.connect(_cluster.admin_dsn, autocommit=True) as conn:
         conn.execute(sql.SQL(query("create_database")).format(name=sql.Identifier(name)))
-    migrate(make_conninfo(_cluster.admin_dsn, dbname=name), grant_to="kairos")
+    admin = make_conninfo(_cluster.admin_dsn, dbname=name)
+    migrate(admin, grant_to="kairos")
+    allow_own_tables(admin, "kairos")
     return make_conninfo(_cluster.dsn, dbname=name)
 
 

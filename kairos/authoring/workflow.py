@@ -5,6 +5,7 @@ Checks every step where it is defined. Holds definitions only; running them is t
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -104,6 +105,12 @@ class Workflow:
                 sources={name: step.signature.source for name, step in steps.items()},
                 code={name: step.signature.code_hash for name, step in steps.items()},
                 schemas=schemas,
+                defaults={
+                    "queue": self.queue,
+                    "priority": self.priority,
+                    "ttl_us": None if self.ttl is None else self.ttl // timedelta(microseconds=1),
+                    "guarded": self.app.redaction is not None or '"$secret"' in json.dumps(schemas[""]),
+                },
             )
         return self._definition
 

@@ -111,7 +111,16 @@ def prepare(
         ttl = ttl if ttl is not None else workflow.ttl
     else:
         name, fingerprint, definition = workflow
+        defaults = definition.defaults
+        if defaults.get("guarded"):
+            raise PayloadError(
+                f"{name!r} cannot be started by its name alone: its app redacts inputs, or its input holds a secret",
+                hint="Start it from the app: client.start(workflow, ...), or `kairos run --app module:app`.",
+            )
         payload = Payload.of(canonical.encode(value))
+        queue, priority = queue or defaults.get("queue"), priority or defaults.get("priority")
+        if ttl is None and defaults.get("ttl_us") is not None:
+            ttl = timedelta(microseconds=defaults["ttl_us"])
     return Start(
         run_id=run_id or new_run_id(),
         workflow=name,

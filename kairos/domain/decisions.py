@@ -54,6 +54,7 @@ from kairos.domain.states import RunStatus, StepStatus
 
 Decision = list[Event] | Refusal
 
+_CRASHED = "Look for native code, a call of os._exit, or memory; SIGKILL is often the kernel's for want of memory."
 _BLOCKED = (StepStatus.DEAD, StepStatus.EXPIRED)
 _CANCELLABLE = (StepStatus.SCHEDULED, StepStatus.RUNNING, StepStatus.FAILED, StepStatus.WAITING)
 
@@ -223,9 +224,9 @@ def _lose_lease(state: RunState, command: LoseLease) -> Decision:
     limit = state.graph.steps[name].crash_limit
     crashes = step.crashes + command.alone
     if command.alone and crashes >= limit and not state.cancel_requested:
-        how = f" by {command.signal}" if command.signal else ""
-        text = f"its process was killed{how} {crashes} time{'s' if crashes > 1 else ''} while running nothing else"
-        error = ErrorInfo("kairos.WorkerCrashed", text, hint="Run it with `kairos replay` to see what it does.")
+        how = f" ({command.signal})" if command.signal else ""
+        text = f"its process died {crashes} time{'s' if crashes > 1 else ''} while running nothing else{how}"
+        error = ErrorInfo("kairos.WorkerCrashed", text, hint=_CRASHED)
         failed = StepFailed(step=name, attempt=step.attempt, token=step.token, error=error, retry_at=None)
         return [failed, *_bury(state, name, text)]
     lost = LeaseLost(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
@@ -19,12 +19,15 @@ class Definition:
         sources: step -> source text of its function (empty when Python cannot tell).
         code: step -> sha256 of that source, or of its bytecode when there is no source.
         schemas: step -> JSON schema of its output, and "" -> JSON schema of the run's input.
+        defaults: what a start by name takes over: `queue`, `priority`, `ttl_us`; and `guarded`, true when
+            inputs must pass through the app (it has redaction rules, or the input holds a secret).
     """
 
     graph: Graph
     sources: Mapping[str, str]
     code: Mapping[str, str]
     schemas: Mapping[str, Any]
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def workflow(self) -> str:
@@ -38,22 +41,25 @@ class Definition:
             "code": dict(self.code),
             "schemas": dict(self.schemas),
             "sources": dict(self.sources),
+            "defaults": dict(self.defaults),
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Definition:
         """The inverse of `to_json`."""
-        return cls(Graph.from_json(data["graph"]), data["sources"], data["code"], data["schemas"])
+        return cls(
+            Graph.from_json(data["graph"]), data["sources"], data["code"], data["schemas"], data.get("defaults", {})
+        )
 
 
 def fingerprint(definition: Definition) -> str:
     """32 hex digits (half of a sha256) over the canonical graph, code hashes and schemas.
 
-    The source text itself is covered through `code`, so a definition read back from the database has the
-    same fingerprint as the one that was registered.
+    The source text itself is covered through `code`, and defaults are written into each run. A definition
+    read back from the database has the same fingerprint as the one that was registered.
     """
     body = definition.to_json()
-    del body["sources"]
+    del body["sources"], body["defaults"]
     return sha256(canonical.encode_trusted(body)).hexdigest()[:32]
 
 

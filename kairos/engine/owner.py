@@ -344,7 +344,7 @@ class Owner:
         held.expected = held.open.state.seq
         self._retries_from_state(held)
         if held.open.state.status.is_terminal:
-            self.drop(held, f"the run is {held.open.state.status}", is_stale=False)
+            self._finish(held)
             return
         if held.open.state.cancel_requested:
             self._cancel(held)

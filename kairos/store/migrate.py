@@ -88,6 +88,14 @@ def migrate(dsn: str, *, grant_to: str | None = None) -> list[Migration]:
     return pending
 
 
+def allow_own_tables(dsn: str, role: str) -> None:
+    """Let the role of workers keep the user's own tables in schema public, as transactional steps need them."""
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        if conn.execute(query("may_create_tables"), {"role": role}).fetchone() != (True,):
+            for statement in query("grant_public").split(";"):
+                conn.execute(sql.SQL(statement).format(role=sql.Identifier(role)))
+
+
 def check_schema(conn: psycopg.Connection) -> None:
     """Raise `MigrationError` unless the schema is exactly what this version needs."""
     if conn.execute(query("has_migration_table")).fetchone() == (False,):

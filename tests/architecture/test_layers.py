@@ -24,7 +24,7 @@ LAYERS: dict[str, list[str]] = {
     "worker": [*CORE, "database"],
     "cli": [*CORE, "database", "embedded", "client", "worker", "diagnosis", "replay"],
     "testing": [*CORE, "database", "embedded", "client", "worker", "diagnosis", "replay"],
-    "kairos": [*CORE, "client", "worker"],
+    "kairos": [*CORE, "database", "client", "worker"],
 }
 """Unit of the package -> units (or single modules) that it may import, beside itself."""
 

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
+import kairos
+from kairos.authoring.loading import load_app
 from kairos.cli import entry
-from tests.cli.cli_support import ROOT, Kairos, Process, Result
-from tests.conftest import TestDatabase
+from tests.cli.cli_support import ROOT, Kairos, Process, Result, working
+from tests.conftest import Server, TestDatabase
+
+_COUNT = itertools.count(1)
 
 FLOWS = """
 import os, time
@@ -95,8 +104,6 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def flows(place: Path) -> Iterator[ModuleType]:
     """The module flows.py, loaded."""
-    from kairos.authoring.loading import load_app
-
     load_app(f"{place / 'flows.py'}:app")
     yield next(m for m in sys.modules.values() if getattr(m, "__file__", None) == str(place / "flows.py"))
     for name in [n for n, m in sys.modules.items() if getattr(m, "__file__", None) == str(place / "flows.py")]:
@@ -123,6 +130,81 @@ def run_kairos(place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
 def on_database(run_kairos: Kairos, database: TestDatabase, monkeypatch: pytest.MonkeyPatch) -> Kairos:
     """Runs a command in this process, on a fresh database."""
     monkeypatch.setenv("KAIROS_DATABASE_URL", database.dsn)
+    return run_kairos
+
+
+@dataclass(frozen=True)
+class Told:
+    """A database in which something has happened: runs by name, to be cloned for each test."""
+
+    __test__ = False
+    source: str
+    runs: dict[str, str]
+
+
+def _tell(server: Server, template: str, name: str, folder: Path, starts: dict[str, dict[str, Any]]) -> Told:
+    """Make a database called `name` in which these runs have been started, and those of queue `default` ended."""
+    (folder / "flows.py").write_text(FLOWS)
+    with psycopg.connect(server.admin, autocommit=True) as conn:
+        conn.execute(f"drop database if exists {name} with (force)")
+        conn.execute(f"create database {name} template {template}")
+    app = load_app(f"{folder / 'flows.py'}:app")
+    dsn = make_conninfo(server.app, dbname=name)
+    runs: dict[str, str] = {}
+    with working(app, dsn), kairos.Client(dsn) as client:
+        for title, start in starts.items():
+            run = client.start(app.get(start.pop("workflow")), **start)
+            runs[title] = run.id
+            if run.info.queue == "default":
+                run.wait(30)
+    for module in [n for n, m in sys.modules.items() if getattr(m, "__file__", None) == str(folder / "flows.py")]:
+        del sys.modules[module]
+    return Told(name, runs)
+
+
+@pytest.fixture(scope="session")
+def shop_told(server: Server, template: str, tmp_path_factory: pytest.TempPathFactory) -> Told:
+    """A done order with key and label, a failed job, a job in a queue that nobody serves; oldest first."""
+    starts: dict[str, dict[str, Any]] = {
+        "order": {"workflow": "fulfil", "input": {"order_id": "7"}, "key": "k-7", "labels": {"customer": "42"}},
+        "failure": {"workflow": "fail", "input": {"text": "no money"}},
+        "waiting": {"workflow": "mail", "input": {"to": "x"}},
+    }
+    return _tell(server, template, "kairos_shop", tmp_path_factory.mktemp("shop"), starts)
+
+
+HOSTILE = "née 名前 👍 \x1b[31mred [bold]x[/bold] \x07 \u202egnp.exe \x9b2J \u2028 end"
+
+
+@pytest.fixture(scope="session")
+def hostile_told(server: Server, template: str, tmp_path_factory: pytest.TempPathFactory) -> Told:
+    """Runs whose every text tries to harm the terminal."""
+    starts: dict[str, dict[str, Any]] = {
+        "echo": {"workflow": "echo", "input": {"value": {HOSTILE: HOSTILE}}, "key": HOSTILE},
+        "fail": {"workflow": "fail", "input": {"text": HOSTILE}, "labels": {"l": HOSTILE}},
+    }
+    return _tell(server, template, "kairos_hostile", tmp_path_factory.mktemp("hostile"), starts)
+
+
+@pytest.fixture
+def told_database(
+    request: pytest.FixtureRequest, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[TestDatabase]:
+    """A clone of the database of `shop_told`, or of the fixture that the test names by parameter."""
+    told: Told = request.getfixturevalue(getattr(request, "param", "shop_told"))
+    name = f"{told.source}_{next(_COUNT)}"
+    with psycopg.connect(server.admin, autocommit=True) as conn:
+        conn.execute(f"create database {name} template {told.source}")
+    database = TestDatabase(make_conninfo(server.app, dbname=name), make_conninfo(server.admin, dbname=name))
+    monkeypatch.setenv("KAIROS_DATABASE_URL", database.dsn)
+    yield database
+    with psycopg.connect(server.admin, autocommit=True) as conn:
+        conn.execute(f"drop database if exists {name} with (force)")
+
+
+@pytest.fixture
+def in_shop(run_kairos: Kairos, told_database: TestDatabase) -> Kairos:
+    """Runs a command in this process, on a database in which something has happened."""
     return run_kairos
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from kairos.cli import exits
 from tests.cli.cli_support import Kairos, eventually, working
+from tests.cli.conftest import Told
 from tests.conftest import TestDatabase
 
 AT = ("--app", "flows.py:app")
@@ -140,11 +141,8 @@ def test_doctor_says_that_the_schema_is_missing(on_database: Kairos, database: T
 
 
 @pytest.fixture
-def order(on_database: Kairos, database: TestDatabase, flows: ModuleType) -> str:
-    with working(flows.app, database.dsn):
-        done = on_database("run", "fulfil", *AT, "-i", '{"order_id": "7"}', "-w", "--json")
-    run_id: str = done.json["run"]["id"]
-    return run_id
+def order(shop_told: Told) -> str:
+    return shop_told.runs["order"]
 
 
 def tamper(database: TestDatabase, statement: str) -> None:
@@ -154,30 +152,29 @@ def tamper(database: TestDatabase, statement: str) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["last"], ["--all"], []])
-def test_a_whole_history_is_proved(on_database: Kairos, order: str, arguments: list[str]) -> None:
-    done = on_database("verify", *arguments)
+def test_a_whole_history_is_proved(in_shop: Kairos, order: str, arguments: list[str]) -> None:
+    done = in_shop("verify", *arguments)
     assert done.code == 0
-    assert done.out.startswith("✓ whole  1 run, ")
-    assert on_database("verify", *arguments, "--json").json["ok"] is True
+    assert done.out.startswith("✓ whole  ")
+    assert in_shop("verify", *arguments, "--json").json["ok"] is True
 
 
-def test_a_changed_event_is_named(on_database: Kairos, database: TestDatabase, order: str) -> None:
-    tamper(database, "update kairos.event set step = 'confirm' where seq = 5")
-    done = on_database("verify", order)
+def test_a_changed_event_is_named(in_shop: Kairos, told_database: TestDatabase, order: str) -> None:
+    tamper(told_database, f"update kairos.event set step = 'confirm' where run_id = '{order}' and seq = 5")
+    done = in_shop("verify", order)
     assert done.code == exits.ERROR
     assert f"chain  run {order} at event 5" in done.out
     assert "✗ not whole  1 problem in 1 run" in done.out
-    problem = on_database("verify", order, "--json").json["problems"][0]
+    problem = in_shop("verify", order, "--json").json["problems"][0]
     assert (problem["code"], problem["seq"], problem["run_id"]) == ("chain", 5, order)
 
 
-def test_one_bad_run_does_not_hide_the_good_ones(on_database: Kairos, database: TestDatabase, order: str) -> None:
-    on_database("run", "mail", *AT, "-i", '{"to": "x"}')
-    tamper(database, f"delete from kairos.event where run_id = '{order}' and seq = 3")
-    report: Any = on_database("verify", "--json").json
-    assert (report["runs"], len(report["problems"])) == (2, 1)
+def test_one_bad_run_does_not_hide_the_good_ones(in_shop: Kairos, told_database: TestDatabase, order: str) -> None:
+    tamper(told_database, f"delete from kairos.event where run_id = '{order}' and seq = 3")
+    report: Any = in_shop("verify", "--json").json
+    assert (report["runs"], len(report["problems"])) == (3, 1)
     assert report["problems"][0]["code"] == "gap"
-    assert on_database("verify", "last").code == 0
+    assert in_shop("verify", "last").code == 0
 
 
 # -- workflows ------------------------------------------------------------------------------------------------

@@ -4,32 +4,26 @@ from __future__ import annotations
 
 import json
 import shlex
-from types import ModuleType
 
 import pytest
 
 from kairos.cli import exits
-from tests.cli.cli_support import Kairos, working
-from tests.conftest import TestDatabase
+from tests.cli.cli_support import Kairos
+from tests.cli.conftest import Told
 
 
 @pytest.fixture
-def some_runs(on_database: Kairos, database: TestDatabase, flows: ModuleType) -> list[str]:
-    """Ids, oldest first: a done order with key and labels, a failed job, a waiting one."""
-    at = ("--app", "flows.py:app", "--json")
-    with working(flows.app, database.dsn):
-        done = on_database("run", "fulfil", *at, "-i", '{"order_id": "7"}', "-w", "--key", "k-7", "-l", "customer=42")
-        failed = on_database("run", "fail", *at, "-i", '{"text": "no money"}', "-w")
-    waiting = on_database("run", "mail", *at, "-i", '{"to": "x"}')
-    return [result.json["run"]["id"] for result in (done, failed, waiting)]
+def some_runs(shop_told: Told) -> list[str]:
+    """Ids, oldest first: a done order with key and label, a failed job, a waiting one."""
+    return list(shop_told.runs.values())
 
 
 def ids(kairos: Kairos, *arguments: str) -> list[str]:
     return [run["id"] for run in kairos("runs", "--json", *arguments).json["runs"]]
 
 
-def test_a_row_tells_status_age_and_what_went_wrong(on_database: Kairos, some_runs: list[str]) -> None:
-    lines = on_database("runs").lines
+def test_a_row_tells_status_age_and_what_went_wrong(in_shop: Kairos, some_runs: list[str]) -> None:
+    lines = in_shop("runs").lines
     assert lines[0].split() == ["RUN", "WORKFLOW", "STATUS", "CREATED", "TOOK"]
     assert [line.split()[0] for line in lines[1:]] == some_runs[::-1]
     assert "○ SCHEDULED" in lines[1]
@@ -40,10 +34,10 @@ def test_a_row_tells_status_age_and_what_went_wrong(on_database: Kairos, some_ru
 
 
 def test_a_narrow_terminal_gets_short_ids_and_whole_lines(
-    on_database: Kairos, some_runs: list[str], monkeypatch: pytest.MonkeyPatch
+    in_shop: Kairos, some_runs: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "60")
-    lines = on_database("runs").lines
+    lines = in_shop("runs").lines
     assert all(len(line) <= 60 for line in lines)
     assert lines[1].split()[0] == some_runs[2][-8:]
     assert lines[2].endswith("\u2026")
@@ -68,20 +62,20 @@ def test_a_narrow_terminal_gets_short_ids_and_whole_lines(
         ("--before {1} --limit 5", [0]),
     ],
 )
-def test_filters_narrow_the_list(on_database: Kairos, some_runs: list[str], filters: str, expected: list[int]) -> None:
-    assert ids(on_database, *shlex.split(filters.format(*some_runs))) == [some_runs[i] for i in expected]
+def test_filters_narrow_the_list(in_shop: Kairos, some_runs: list[str], filters: str, expected: list[int]) -> None:
+    assert ids(in_shop, *shlex.split(filters.format(*some_runs))) == [some_runs[i] for i in expected]
 
 
-def test_the_next_page_is_a_command_that_can_be_pasted(on_database: Kairos, some_runs: list[str]) -> None:
-    first = on_database("runs", "-n", "1", "--since", "1h", "--json").json
+def test_the_next_page_is_a_command_that_can_be_pasted(in_shop: Kairos, some_runs: list[str]) -> None:
+    first = in_shop("runs", "-n", "1", "--since", "1h", "--json").json
     seen = [first["runs"][0]["id"]]
     while first["next"]:
         words = shlex.split(first["next"])
         assert words[:2] == ["kairos", "runs"]
-        first = on_database(*words[1:], "--json").json
+        first = in_shop(*words[1:], "--json").json
         seen.append(first["runs"][0]["id"])
     assert seen == some_runs[::-1]
-    assert "older: kairos runs --limit 2 --before" in on_database("runs", "-n", "2").out
+    assert "older: kairos runs --limit 2 --before" in in_shop("runs", "-n", "2").out
 
 
 def test_an_empty_list_says_what_to_do(on_database: Kairos) -> None:
@@ -89,8 +83,8 @@ def test_an_empty_list_says_what_to_do(on_database: Kairos) -> None:
     assert on_database("runs", "--json").json == {"runs": [], "next": None}
 
 
-def test_an_empty_page_of_a_filter_is_not_an_empty_database(on_database: Kairos, some_runs: list[str]) -> None:
-    assert on_database("runs", "--key", "other").out == "No runs match.\n"
+def test_an_empty_page_of_a_filter_is_not_an_empty_database(in_shop: Kairos, some_runs: list[str]) -> None:
+    assert in_shop("runs", "--key", "other").out == "No runs match.\n"
 
 
 @pytest.mark.parametrize(
@@ -104,22 +98,22 @@ def test_an_empty_page_of_a_filter_is_not_an_empty_database(on_database: Kairos,
         ("--before nobody", "'nobody' is not the id of a run"),
     ],
 )
-def test_a_wrong_filter_is_an_error_not_an_empty_list(on_database: Kairos, arguments: str, complaint: str) -> None:
-    done = on_database("runs", *shlex.split(arguments))
+def test_a_wrong_filter_is_an_error_not_an_empty_list(in_shop: Kairos, arguments: str, complaint: str) -> None:
+    done = in_shop("runs", *shlex.split(arguments))
     assert done.code in (exits.ERROR, exits.USAGE, exits.NO_SUCH_RUN)
     assert done.out == ""
     assert complaint in done.err
 
 
-def test_a_run_is_named_by_its_beginning_its_end_or_last(on_database: Kairos, some_runs: list[str]) -> None:
+def test_a_run_is_named_by_its_beginning_its_end_or_last(in_shop: Kairos, some_runs: list[str]) -> None:
     for name in (some_runs[2], some_runs[2][-8:], some_runs[2].upper(), "last", some_runs[2].replace("-", "")):
-        assert on_database("show", name, "--json").json["run"]["id"] == some_runs[2]
+        assert in_shop("show", name, "--json").json["run"]["id"] == some_runs[2]
 
 
-def test_an_ambiguous_name_lists_what_it_may_mean(on_database: Kairos, some_runs: list[str]) -> None:
-    done = on_database("show", some_runs[0][:6])
+def test_an_ambiguous_name_lists_what_it_may_mean(in_shop: Kairos, some_runs: list[str]) -> None:
+    done = in_shop("show", some_runs[0][:6])
     assert done.code == exits.NO_SUCH_RUN
     assert "matches several runs" in done.err
     assert some_runs[0] in done.err
-    in_json = on_database("show", some_runs[0][:6], "--json")
+    in_json = in_shop("show", some_runs[0][:6], "--json")
     assert json.loads(in_json.out)["error"]["type"] == "AmbiguousRun"

@@ -4,39 +4,32 @@ from __future__ import annotations
 
 import json
 import re
-from types import ModuleType
 from typing import Any
 
 import pytest
 
 from kairos.cli import exits
-from tests.cli.cli_support import Kairos, working
-from tests.conftest import TestDatabase
+from tests.cli.cli_support import Kairos
+from tests.cli.conftest import HOSTILE, Told
 
 
 @pytest.fixture
-def order(on_database: Kairos, database: TestDatabase, flows: ModuleType) -> str:
+def order(shop_told: Told) -> str:
     """The id of an order that was retried once and is done."""
-    with working(flows.app, database.dsn):
-        done = on_database("run", "fulfil", "--app", "flows.py:app", "-i", '{"order_id": "7"}', "-w", "--json")
-    run_id: str = done.json["run"]["id"]
-    return run_id
+    return shop_told.runs["order"]
 
 
 @pytest.fixture
-def failure(on_database: Kairos, database: TestDatabase, flows: ModuleType) -> str:
+def failure(shop_told: Told) -> str:
     """The id of a failed job."""
-    with working(flows.app, database.dsn):
-        done = on_database("run", "fail", "--app", "flows.py:app", "-i", '{"text": "no money"}', "-w", "--json")
-    run_id: str = done.json["run"]["id"]
-    return run_id
+    return shop_told.runs["failure"]
 
 
 # -- show -----------------------------------------------------------------------------------------------------
 
 
-def test_show_tells_the_whole_story(on_database: Kairos, order: str) -> None:
-    page = on_database("show", order).out
+def test_show_tells_the_whole_story(in_shop: Kairos, order: str) -> None:
+    page = in_shop("show", order).out
     assert page.startswith(f"fulfil  {order}\n✓ DONE in ")
     assert 'input  {"cents": 100, "order_id": "7"}' in page
     assert re.search(r"^reserve  ✓ DONE +1 ", page, re.MULTILINE)
@@ -46,8 +39,8 @@ def test_show_tells_the_whole_story(on_database: Kairos, order: str) -> None:
     assert f"kairos events {order[-8:]}" in page
 
 
-def test_show_has_every_attempt_in_json(on_database: Kairos, order: str) -> None:
-    page = on_database("show", order, "--json").json
+def test_show_has_every_attempt_in_json(in_shop: Kairos, order: str) -> None:
+    page = in_shop("show", order, "--json").json
     assert page["run"]["status"] == "DONE"
     assert page["input"] == {"order_id": "7", "cents": 100}
     assert page["output"] == {"text": "7 from A: 100"}
@@ -57,8 +50,8 @@ def test_show_has_every_attempt_in_json(on_database: Kairos, order: str) -> None
     assert first["ended"] < second["began"]
 
 
-def test_show_explains_a_failure_with_frames_and_locals(on_database: Kairos, failure: str) -> None:
-    page = on_database("show", failure).out
+def test_show_explains_a_failure_with_frames_and_locals(in_shop: Kairos, failure: str) -> None:
+    page = in_shop("show", failure).out
     assert "✗ fail failed 1 of 1 tries" in page
     assert "ValueError: no money" in page
     assert re.search(r"flows\.py:\d+ in fail\n +raise ValueError\(text\)", page)
@@ -73,16 +66,17 @@ def test_show_of_a_waiting_run_points_to_why(on_database: Kairos) -> None:
     assert "kairos why" in page
 
 
-def test_a_narrow_page_keeps_its_columns(on_database: Kairos, order: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_narrow_page_keeps_its_columns(in_shop: Kairos, order: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "60")
-    lines = on_database("show", order).lines
-    assert lines[5].split()[:4] == ["STEP", "STATUS", "TRIES", "TOOK"]
+    lines = in_shop("show", order).lines
+    head = next(line for line in lines if line.startswith("STEP"))
+    assert head.split()[:4] == ["STEP", "STATUS", "TRIES", "TOOK"]
     assert all(len(line) <= 60 for line in lines if "kairos" not in line)
     monkeypatch.setenv("COLUMNS", "40")
-    assert "STEP     STATUS       TRIES     TOOK" in on_database("show", order).lines
+    assert "STEP     STATUS       TRIES     TOOK" in in_shop("show", order).lines
 
 
-def test_a_wide_run_is_cut_to_what_matters(on_database: Kairos, database: TestDatabase, place: Any) -> None:
+def test_a_wide_run_is_cut_to_what_matters(on_database: Kairos, place: Any) -> None:
     (place / "wide.py").write_text(
         "import kairos\napp = kairos.App('wide')\nwf = app.workflow('wide')\n"
         "def body() -> int: return 1\n"
@@ -96,8 +90,8 @@ def test_a_wide_run_is_cut_to_what_matters(on_database: Kairos, database: TestDa
 # -- events ---------------------------------------------------------------------------------------------------
 
 
-def test_events_are_numbered_lines(on_database: Kairos, order: str) -> None:
-    lines = on_database("events", order).lines
+def test_events_are_numbered_lines(in_shop: Kairos, order: str) -> None:
+    lines = in_shop("events", order).lines
     assert [int(line.split()[0]) for line in lines] == list(range(1, len(lines) + 1))
     kinds = [line.split()[2] for line in lines]
     assert kinds[0] == "run_scheduled"
@@ -108,8 +102,8 @@ def test_events_are_numbered_lines(on_database: Kairos, order: str) -> None:
     assert any("step_started" in line and "#2" in line for line in lines)
 
 
-def test_events_in_json_have_stable_keys(on_database: Kairos, order: str) -> None:
-    events = on_database("events", order, "--json").json
+def test_events_in_json_have_stable_keys(in_shop: Kairos, order: str) -> None:
+    events = in_shop("events", order, "--json").json
     assert events[0]["kind"] == "run_scheduled"
     assert events[0]["input"] == {"order_id": "7", "cents": 100}
     assert all({"seq", "at", "kind"} <= event.keys() for event in events)
@@ -118,10 +112,10 @@ def test_events_in_json_have_stable_keys(on_database: Kairos, order: str) -> Non
     assert failed["error"]["frames"][-1]["function"] == "charge"
 
 
-def test_events_are_filtered(on_database: Kairos, order: str) -> None:
-    only = on_database("events", order, "--step", "charge", "--kind", "step_started", "--json").json
+def test_events_are_filtered(in_shop: Kairos, order: str) -> None:
+    only = in_shop("events", order, "--step", "charge", "--kind", "step_started", "--json").json
     assert [event["attempt"] for event in only] == [1, 2]
-    late = on_database("events", order, "--after", str(only[1]["seq"]), "--json").json
+    late = in_shop("events", order, "--after", str(only[1]["seq"]), "--json").json
     assert late[0]["seq"] == only[1]["seq"] + 1
 
 
@@ -133,29 +127,29 @@ def test_events_are_filtered(on_database: Kairos, order: str) -> None:
     ],
 )
 def test_a_filter_that_cannot_match_is_an_error(
-    on_database: Kairos, order: str, arguments: tuple[str, ...], complaint: str
+    in_shop: Kairos, order: str, arguments: tuple[str, ...], complaint: str
 ) -> None:
-    done = on_database("events", order, *arguments)
+    done = in_shop("events", order, *arguments)
     assert done.code == exits.ERROR
     assert complaint in done.err
 
 
-def test_following_an_ended_run_ends_at_once(on_database: Kairos, order: str) -> None:
-    assert "run_done" in on_database("events", order, "--follow").lines[-1]
-    documents = [json.loads(line) for line in on_database("events", order, "--follow", "--json").lines]
+def test_following_an_ended_run_ends_at_once(in_shop: Kairos, order: str) -> None:
+    assert "run_done" in in_shop("events", order, "--follow").lines[-1]
+    documents = [json.loads(line) for line in in_shop("events", order, "--follow", "--json").lines]
     assert documents[-1]["kind"] == "run_done"
 
 
 # -- state ----------------------------------------------------------------------------------------------------
 
 
-def test_state_is_the_run_as_it_was(on_database: Kairos, order: str) -> None:
-    events = on_database("events", order, "--json").json
+def test_state_is_the_run_as_it_was(in_shop: Kairos, order: str) -> None:
+    events = in_shop("events", order, "--json").json
     failed = next(event["seq"] for event in events if event["kind"] == "step_failed")
-    before = on_database("state", order, "--at", str(failed - 1), "--json").json
-    after = on_database("state", order, "--at", str(failed), "--json").json
+    before = in_shop("state", order, "--at", str(failed - 1), "--json").json
+    after = in_shop("state", order, "--at", str(failed), "--json").json
     assert (before["steps"]["charge"]["status"], after["steps"]["charge"]["status"]) == ("RUNNING", "FAILED")
-    page = on_database("state", order, "--at", str(failed)).out
+    page = in_shop("state", order, "--at", str(failed)).out
     assert f"after event {failed} of {len(events)}" in page
     assert re.search(r"charge +↻ FAILED +1 +next try in|next try now", page)
     assert re.search(r"confirm +· PENDING +waits for charge", page)
@@ -163,37 +157,27 @@ def test_state_is_the_run_as_it_was(on_database: Kairos, order: str) -> None:
     assert f"on: kairos state {order[-8:]} --at {failed + 1}" in page
 
 
-def test_every_moment_can_be_looked_at(on_database: Kairos, order: str) -> None:
-    last = on_database("show", order, "--json").json["run"]["seq"]
+def test_every_moment_can_be_looked_at(in_shop: Kairos, order: str) -> None:
+    last = in_shop("show", order, "--json").json["run"]["seq"]
     for seq in range(last + 1):
-        assert on_database("state", order, "--at", str(seq)).code == 0
-        assert on_database("state", order, "--at", str(seq), "--json").json["seq"] == seq
+        assert in_shop("state", order, "--at", str(seq)).code == 0
+        assert in_shop("state", order, "--at", str(seq), "--json").json["seq"] == seq
 
 
-def test_a_moment_that_has_not_come_is_an_error(on_database: Kairos, order: str) -> None:
-    done = on_database("state", order, "--at", "999")
+def test_a_moment_that_has_not_come_is_an_error(in_shop: Kairos, order: str) -> None:
+    done = in_shop("state", order, "--at", "999")
     assert done.code == exits.ERROR
     assert "events so far" in done.err
 
 
 # -- what users write must not harm the terminal ----------------------------------------------------------------
 
-HOSTILE = "née 名前 👍 \x1b[31mred [bold]x[/bold] \x07 \u202egnp.exe \x9b2J \u2028 end"
 
-
-@pytest.fixture
-def hostile(on_database: Kairos, database: TestDatabase, flows: ModuleType) -> None:
-    at = ("--app", "flows.py:app", "-w")
-    with working(flows.app, database.dsn):
-        on_database("run", "echo", *at, "-i", json.dumps({"value": {HOSTILE: HOSTILE}}), "--key", HOSTILE)
-        on_database("run", "fail", *at, "-i", json.dumps({"text": HOSTILE}), "-l", f"l={HOSTILE}")
-
-
-@pytest.mark.usefixtures("hostile")
+@pytest.mark.parametrize("told_database", ["hostile_told"], indirect=True)
 @pytest.mark.parametrize("json_too", [False, True])
 @pytest.mark.parametrize("command", ["runs", "show last", "events last", "state last", "why last", "watch last"])
-def test_control_characters_are_shown_not_obeyed(on_database: Kairos, command: str, json_too: bool) -> None:
-    done = on_database(*command.split(), *(["--json"] if json_too else []))
+def test_control_characters_are_shown_not_obeyed(in_shop: Kairos, command: str, json_too: bool) -> None:
+    done = in_shop(*command.split(), *(["--json"] if json_too else []))
     text = done.out + done.err
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e\u2028]", text)
     assert "[bold]x[/bold]" in text
@@ -201,9 +185,9 @@ def test_control_characters_are_shown_not_obeyed(on_database: Kairos, command: s
     assert "\\x1b[31m" in text or "\\u001b[31m" in text
 
 
-@pytest.mark.usefixtures("hostile")
-def test_hostile_text_survives_json_unchanged(on_database: Kairos) -> None:
-    runs = on_database("runs", "--json").json["runs"]
+@pytest.mark.parametrize("told_database", ["hostile_told"], indirect=True)
+def test_hostile_text_survives_json_unchanged(in_shop: Kairos) -> None:
+    runs = in_shop("runs", "--json").json["runs"]
     done = next(run for run in runs if run["workflow"] == "echo")
     assert done["key"] == HOSTILE
-    assert on_database("show", done["id"], "--json").json["output"] == {HOSTILE: HOSTILE}
+    assert in_shop("show", done["id"], "--json").json["output"] == {HOSTILE: HOSTILE}

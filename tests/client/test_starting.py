@@ -207,3 +207,27 @@ def test_the_workflow_s_ttl_is_written_into_the_run(database: TestDatabase) -> N
         assert state.expires_at is not None
         assert state.scheduled_at is not None
         assert state.expires_at - state.scheduled_at == timedelta(hours=1)
+
+
+def test_a_start_by_name_takes_over_queue_priority_and_ttl(database: TestDatabase) -> None:
+    mail = kairos.App("m").job(name="mail", queue="mail", priority=7, ttl="5s")(_nothing)
+    with kairos.Client(database.dsn) as client:
+        client.start(mail)
+        info = client.start("mail").refresh().info
+        assert (info.queue, info.priority) == ("mail", 7)
+        assert client.state(info.id).expires_at is not None
+
+
+def test_what_is_redacted_or_secret_cannot_be_started_past_its_app(database: TestDatabase) -> None:
+    class Keys(BaseModel):
+        api_key: kairos.Secret
+
+    redacting = kairos.App("r", redact=kairos.Redaction(fields=["card"])).job(name="redacting")(_nothing)
+    keyed = kairos.App("k").workflow("keyed", input=Keys)
+    keyed.step(_nothing)
+    with kairos.Client(database.dsn) as client:
+        client.start(redacting)
+        client.start(keyed, {"api_key": "env:SHOP"})
+        for name in ("redacting", "keyed"):
+            with pytest.raises(kairos.PayloadError, match="by its name alone"):
+                client.start(name, {"card": "4111"})

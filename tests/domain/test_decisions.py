@@ -395,7 +395,7 @@ def test_only_crashes_while_running_alone_kill_a_step(limit: str, before: str, a
     assert shown(lost) == answer.split()
     if "step_dead" in answer:
         n = int(before) + 1
-        reason = f"its process was killed by SIGSEGV {n} time{'s' if n > 1 else ''} while running nothing else"
+        reason = f"its process died {n} time{'s' if n > 1 else ''} while running nothing else (SIGSEGV)"
         assert story.state.steps["a"].reason == reason
         error = story.state.steps["a"].error
         assert error is not None
@@ -549,7 +549,7 @@ def test_a_late_report_of_a_lost_attempt_is_refused_and_can_be_kept_as_evidence(
 def test_a_crashed_step_dies_with_an_error_that_says_what_to_do() -> None:
     story = Story(graph_of(a=spec("a", crash_limit=1))).claim().start("a").lose("a", alone=True)
     dead = [event for event in story.events if isinstance(event, StepDead)]
-    assert [event.reason for event in dead] == ["its process was killed 1 time while running nothing else"]
+    assert [event.reason for event in dead] == ["its process died 1 time while running nothing else"]
 
 
 def test_the_rules_read_the_time_only_from_their_argument() -> None:

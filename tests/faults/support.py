@@ -36,7 +36,7 @@ def open_runs(admin_dsn: str) -> int:
 def fetch(dsn: str, query: str, *params: object) -> list[tuple[Any, ...]]:
     """Rows of one query on a connection of its own."""
     with psycopg.connect(dsn, autocommit=True) as conn:
-        cursor = conn.execute(query, params)  # type: ignore[arg-type]
+        cursor = conn.execute(query, params or None)  # type: ignore[arg-type]
         return cursor.fetchall() if cursor.description else []
 
 

@@ -73,7 +73,7 @@ def test_a_heartbeat_in_a_black_hole_does_not_cost_the_worker_its_lease(database
                 first = worker.office.identity.id
                 beaten = "select 1 from kairos.worker where beat_at > started_at"
                 await until(lambda: fetch(database.admin_dsn, beaten))
-                assert proxy.swallow("kairos heartbeat") == 1
+                await until(lambda: proxy.swallow("kairos heartbeat") == 1)
                 await until(lambda: proxy.count("kairos heartbeat") == 1, timeout=20)
                 await start_and_measure(client, 1)
                 assert worker.office.identity.id == first

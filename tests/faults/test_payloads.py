@@ -93,8 +93,8 @@ CONVERTED: dict[str, Callable[[], Any]] = {
 }
 
 
-AS_LISTS = ("a set", "a generator")
-"""Refused as outputs; the input of a job goes through its model, and pydantic makes lists of them."""
+AS_LISTS = ("a set",)
+"""Refused as outputs; the input of a job goes through its model, and pydantic makes a list of it."""
 
 
 class Unprintable(Exception):
@@ -204,7 +204,7 @@ def test_an_odd_input_is_stored_as_it_is_or_refused_at_the_start(database: TestD
                 assert same(await run.result(30), make()), name
             for name, make in REFUSED.items():
                 if name in AS_LISTS:
-                    assert await (await client.start(echo, {"value": make()})).result(30) in ([1], [1, 2])
+                    assert await (await client.start(echo, {"value": make()})).result(30) == [1, 2]
                     continue
                 with pytest.raises(KairosError, match=r"(?s).+"):
                     print(name, await client.start(echo, {"value": make()}))

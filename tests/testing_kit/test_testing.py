@@ -81,3 +81,30 @@ def test_running_gives_a_real_worker_on_a_real_database() -> None:
         assert client.state(run.id).status == "DONE"
     with testing.running(app) as client:
         assert client.list() == []
+
+
+def test_a_transactional_step_is_replaced_like_any_other() -> None:
+    import psycopg
+
+    bank = kairos.App("bank").workflow("bank")
+
+    @bank.step
+    def write(conn: psycopg.Connection[object]) -> int:
+        raise AssertionError("not reached")
+
+    assert testing.run(bank, replace={"write": 7}).output == 7
+    assert testing.run(bank, replace={"write": lambda: 8}).output == 8
+
+
+def test_a_transactional_step_may_keep_tables_of_the_user() -> None:
+    import psycopg
+
+    bank = kairos.App("bank")
+
+    @bank.job
+    def write(conn: psycopg.Connection[object]) -> int:
+        conn.execute("create table if not exists entry (n int)")
+        return conn.execute("insert into entry values (1)").rowcount
+
+    with testing.running(bank) as client:
+        assert client.start(write).result(timeout=20) == 1

@@ -35,3 +35,11 @@ grant select on kairos.migration to {role}
 
 -- name: create_database
 create database {name}
+
+-- name: may_create_tables
+select has_schema_privilege(%(role)s::name, 'public', 'create')
+
+-- name: grant_public
+-- Without the search path a table would go to the schema that has the role's name: ours.
+grant usage, create on schema public to {role};
+alter role {role} set search_path = public
