@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from kairos.cli.terminal import one_line, safe
+from kairos.cli.terminal import one_line, print_line, safe
 from kairos.domain.error_info import ErrorInfo, Frame
 
 MAX_FRAMES = 8
@@ -29,7 +29,7 @@ def print_failure(console: Console, step: str, tries: str, error: ErrorInfo) -> 
         console.print("    where", style="dim")
         for name, value in error.locals.items():
             line = Text(f"      {one_line(name, 24).ljust(width)} = ", "dim").append(one_line(value, 400), "not dim")
-            console.print(line, overflow="ellipsis", no_wrap=True)
+            print_line(console, line)
     for note in error.notes:
         console.print(Text(f"    note: {one_line(note, 500)}"), soft_wrap=True)
     if error.hint:

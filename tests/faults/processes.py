@@ -17,13 +17,13 @@ from tests.faults.ledger import VARIABLE, Ledger
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def until(condition: Callable[[], Any], what: str, timeout: float = 20.0) -> Any:
+def until(condition: Callable[[], Any], what: str, timeout: float = 20.0, *, every: float = 0.01) -> Any:
     """The first true value of the condition; fails with `what` when there is none in time."""
     deadline = time.monotonic() + timeout
     while not (value := condition()):
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {timeout:g} s: {what}")
-        time.sleep(0.01)
+        time.sleep(every)
     return value
 
 

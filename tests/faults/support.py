@@ -43,7 +43,7 @@ def fetch(dsn: str, query: str, *params: object) -> list[tuple[Any, ...]]:
 def wait_all_ended(admin_dsn: str, timeout: float) -> None:
     """Wait until no run is open; when some stay, say what they are."""
     try:
-        until(lambda: open_runs(admin_dsn) == 0, "all runs have ended", timeout)
+        until(lambda: open_runs(admin_dsn) == 0, "all runs have ended", timeout, every=0.1)
     except AssertionError:
         found = invariants.check(invariants.export(admin_dsn))
         raise AssertionError("runs did not end:\n" + "\n".join(found)) from None

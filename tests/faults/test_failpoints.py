@@ -12,7 +12,7 @@ from kairos.store.failpoints import POINTS
 from tests.conftest import TestDatabase
 from tests.faults import workload
 from tests.faults.processes import Crew, Proc, until
-from tests.faults.support import fetch, verdict, wait_all_ended
+from tests.faults.support import fetch, open_runs, verdict, wait_all_ended
 
 OWNER_POINTS = (
     "before_claim",
@@ -102,9 +102,12 @@ def test_runs_end_after_an_owner_was_killed_on_the_slow_path(
     verdict(database.admin_dsn, crew.ledger)
 
 
-def test_runs_end_after_their_helper_was_killed(crew: Crew, database: TestDatabase, client: kairos.Client) -> None:
+@pytest.mark.parametrize("nth", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 3))])
+def test_runs_end_after_their_helper_was_killed(
+    crew: Crew, database: TestDatabase, client: kairos.Client, nth: int
+) -> None:
     crew.start(queues="default")
-    cases = [(p, n) for n in (1, 2) for p in SLOW_POINTS] + [("before_body", 1), ("after_body", 1)]
+    cases = [(point, nth) for point in (*SLOW_POINTS, "before_body", "after_body")]
     victims = [
         crew.start(wait=False, queues=workload.SIDE_QUEUE, concurrency=1, failpoints=f"{p}=kill@{n}", lease="1s")
         for p, n in cases
@@ -112,11 +115,11 @@ def test_runs_end_after_their_helper_was_killed(crew: Crew, database: TestDataba
     runs: list[kairos.Run] = []
 
     def feed() -> bool:
-        if len(runs) < 200:
+        if open_runs(database.admin_dsn) < 12:
             runs.append(client.start(workload.routed, "there and back"))
         return all(v.code is not None for v in victims)
 
-    until(feed, "every helper has died", 60)
+    until(feed, "every helper has died", 60, every=0.05)
     for (point, nth), victim in zip(cases, victims, strict=True):
         died_there(victim, f"{point}@{nth}")
     crew.start(queues=workload.SIDE_QUEUE)

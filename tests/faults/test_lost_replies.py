@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from pathlib import Path
 
+import psycopg
 import pytest
 
 import kairos
@@ -156,4 +157,46 @@ def test_a_cancel_whose_commit_is_lost_is_one_cancel(database: TestDatabase) -> 
 
     asyncio.run(main())
     assert fetch(database.admin_dsn, "select status, count(*) from kairos.run group by 1") == [("CANCELLED", 10)]
+    verdict(database.admin_dsn)
+
+
+@pytest.mark.parametrize("is_answered", [True, False], ids=["after it was done", "while it was being done"])
+@pytest.mark.parametrize("is_async", [True, False], ids=["async", "sync"])
+def test_a_transactional_step_writes_once_though_the_answer_to_its_commit_is_lost(
+    database: TestDatabase, is_answered: bool, is_async: bool
+) -> None:
+    fetch(database.admin_dsn, "create table public.paid (run text, step text)")
+    fetch(database.admin_dsn, "grant all on public.paid to public")
+    app = kairos.App("t")
+    wf = app.workflow("pay", retry=workload.QUICK)
+    insert = "insert into public.paid values (%s, %s)"
+
+    if is_async:
+
+        @wf.step
+        async def pay(conn: psycopg.AsyncConnection, ctx: kairos.StepContext) -> str:
+            await conn.execute(insert, (ctx.run_id, ctx.step))
+            return "paid"
+    else:
+
+        @wf.step
+        def pay(conn: psycopg.Connection, ctx: kairos.StepContext) -> str:
+            conn.execute(insert, (ctx.run_id, ctx.step))
+            return "paid"
+
+    @wf.step
+    async def thank(pay: str) -> str:
+        return pay
+
+    async def main() -> None:
+        with ChaosProxy(database.dsn) as proxy:
+            async with working(app, proxy.dsn), kairos.AsyncClient(database.dsn) as client:
+                for _ in range(5):
+                    rule = proxy.lose_replies(b"COMMIT", app="kairos step", is_answered=is_answered)
+                    run = await client.start(wf)
+                    assert await run.result(20) == "paid"
+                    assert rule.cuts == 1
+
+    asyncio.run(main())
+    assert database.fetch("select count(*), count(distinct run) from public.paid") == [(5, 5)]
     verdict(database.admin_dsn)
