@@ -14,6 +14,8 @@ from tests.faults import workload
 from tests.faults.processes import Crew, Proc, until
 from tests.faults.support import fetch, open_runs, verdict, wait_all_ended
 
+pytestmark = pytest.mark.timeout(300)
+
 OWNER_POINTS = (
     "before_claim",
     "after_claim",
@@ -61,7 +63,7 @@ def test_runs_end_after_their_owner_was_killed_at_any_point(
     for point in points:
         queue = f"{point}-{nth}"
         queues.append(queue)
-        for n in range(2):
+        for n in range(max(2, nth)):
             diamonds.append((n, client.start(workload.diamond, n, queue=queue)))
             client.start(workload.doomed, {"n": n}, queue=queue)
             client.start(workload.flaky, {"n": n}, queue=queue)
@@ -77,7 +79,7 @@ def test_runs_end_after_their_owner_was_killed_at_any_point(
     for n, run in diamonds:
         assert run.result(1) == workload.diamond_output(n)
     ended = dict(fetch(database.admin_dsn, "select status, count(*) from kairos.run group by 1"))
-    assert ended["FAILED"] == 2 * len(points), ended
+    assert ended["FAILED"] == max(2, nth) * len(points), ended
     verdict(database.admin_dsn, crew.ledger)
 
 

@@ -39,7 +39,11 @@ def watch(database: TestDatabase) -> Iterator[psycopg.Connection[Any]]:
 
 
 @pytest.mark.parametrize(
-    ("kills", "runs"), [(20, 50), pytest.param(200, 500, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+    ("kills", "runs"),
+    [
+        pytest.param(20, 50, marks=pytest.mark.timeout(300)),
+        pytest.param(200, 500, marks=[pytest.mark.slow, pytest.mark.timeout(3600)]),
+    ],
 )
 def test_every_run_ends_and_every_step_completes_once_under_random_kills(
     crew: Crew, database: TestDatabase, watch: psycopg.Connection[Any], client: kairos.Client, kills: int, runs: int
