@@ -10,9 +10,10 @@ import asyncio
 import inspect
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+
+from msgspec import Struct
 
 from kairos.authoring.context import StepCancelled, StepContext
 from kairos.authoring.failure import describe_error, describe_stack, one_line
@@ -26,15 +27,13 @@ from kairos.domain.payload import Payload
 from kairos.errors import PayloadError, StepTimeout
 
 
-@dataclass(frozen=True, slots=True)
-class Succeeded:
+class Succeeded(Struct, frozen=True, gc=False):
     """The step returned; `output` is checked and encoded."""
 
     output: Payload
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(Struct, frozen=True, gc=False):
     """The step raised, ran out of time, or returned something that cannot be stored.
 
     `retryable`: whether another attempt makes sense, as far as the error tells.
@@ -45,8 +44,7 @@ class Failed:
     timed_out: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Cancelled:
+class Cancelled(Struct, frozen=True, gc=False):
     """The body was stopped because its run was cancelled or its lease was lost."""
 
 
@@ -76,49 +74,39 @@ async def run_attempt(
         asyncio.CancelledError: the calling task was cancelled from outside while `ctx.cancelled` was False.
     """
     seconds = None if timeout is None else timeout.total_seconds()
-    before = ATTEMPT.get()
+    redactor = ctx.redactor
     # Taken from the app itself: a context made without the rules must not let anything through.
-    ctx.redactor.adopt(step.workflow.app.redaction)
-    ATTEMPT.set(ctx.redactor)
+    redactor.adopt(step.workflow.app.redaction)
+    before = ATTEMPT.get()
+    ATTEMPT.set(redactor)
     try:
-        if step.is_async:
-            return await _run_async(step, ctx, run_input, upstream, threads, seconds)
-        return await _run_in_thread(step, ctx, run_input, upstream, threads, seconds)
+        if not step.is_async:
+            return await _run_in_thread(step, ctx, run_input, upstream, threads, seconds)
+        try:
+            arguments = step.bind(ctx, run_input, upstream)
+        except BaseException as exc:
+            return Failed(describe_error(exc, redactor), retryable=False)
+        guard = Guard(ctx, threads, seconds)
+        outcome: Outcome | None = None
+        stopped_by: BaseException | None = None
+        try:
+            value = await guard.run(step.fn(**arguments))
+            if not guard.timed_out:
+                outcome = Succeeded(step.output_adapter.encode(value, step.returned, redactor))
+        except BaseException as exc:
+            if guard.closed:
+                raise
+            if guard.cancelled_from_outside and not ctx.cancelled:
+                raise asyncio.CancelledError from None
+            stopped_by = exc
+            if not guard.timed_out:
+                outcome = Cancelled() if guard.cancelled_from_outside else _judge(step, ctx, exc)
+        if guard.cancelled_from_outside:
+            guard.forgive()
+        return outcome or _timed_out(step, ctx, seconds, stopped_by)
     finally:
         ATTEMPT.set(before)
         ctx.close()
-
-
-async def _run_async(
-    step: Step[..., Any],
-    ctx: StepContext,
-    run_input: bytes,
-    upstream: Mapping[str, bytes],
-    threads: Threads,
-    seconds: float | None,
-) -> Outcome:
-    try:
-        arguments = step.bind(ctx, run_input, upstream)
-    except BaseException as exc:
-        return Failed(describe_error(exc, ctx.redactor), retryable=False)
-    guard = Guard(ctx, threads, seconds)
-    outcome: Outcome | None = None
-    stopped_by: BaseException | None = None
-    try:
-        value = await guard.run(step.fn(**arguments))
-        if not guard.timed_out:
-            outcome = Succeeded(step.output_adapter.encode(value, step.returned, ctx.redactor))
-    except BaseException as exc:
-        if guard.closed:
-            raise
-        if guard.cancelled_from_outside and not ctx.cancelled:
-            raise asyncio.CancelledError from None
-        stopped_by = exc
-        if not guard.timed_out:
-            outcome = Cancelled() if guard.cancelled_from_outside else _judge(step, ctx, exc)
-    if guard.cancelled_from_outside:
-        guard.forgive()
-    return outcome or _timed_out(step, ctx, seconds, stopped_by)
 
 
 async def _run_in_thread(

@@ -57,8 +57,13 @@ class Guard:
         self.cancelled_from_outside = False
         self.closed = False
 
-    async def run(self, body: Coroutine[Any, Any, Any]) -> Any:
-        """Await `body`, for as long as it may take."""
+    @types.coroutine
+    def run(self, body: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
+        """Await `body` for as long as it may take; it can be left behind where it stands.
+
+        Raises:
+            RuntimeError: not inside an asyncio task.
+        """
         if not hasattr(body, "send"):
             body = _awaiting(body)
         task = self._task = asyncio.current_task()
@@ -66,8 +71,30 @@ class Guard:
             raise RuntimeError("a step must run inside an asyncio task")
         before = task.cancelling()
         self._started = time.monotonic()
+        error: BaseException | None = None
         try:
-            return await self._drive(body)
+            while True:
+                try:
+                    waits_for = body.send(None) if error is None else body.throw(error)
+                except StopIteration as stop:
+                    return stop.value
+                error = None
+                if self._timer is None and self._seconds is not None:
+                    # Only now: a body that never waits cannot be interrupted, and setting a timer takes time.
+                    self._timer = self._arm(self._seconds)
+                try:
+                    yield waits_for
+                except GeneratorExit:
+                    self.closed = True
+                    body.close()
+                    raise
+                except BaseException as exc:
+                    if self._given_up:
+                        self._leave_behind(body, exc)
+                        raise asyncio.CancelledError from None
+                    if isinstance(exc, asyncio.CancelledError) and self._grace is None and self._is_cancelled():
+                        self._grace = asyncio.get_running_loop().call_later(GRACE_SECONDS, self._give_up)
+                    error = exc
         finally:
             if self._timer is not None:
                 self._timer.cancel()
@@ -81,33 +108,6 @@ class Guard:
         """Take back the cancellation of the task: the attempt ends with an outcome instead."""
         while self._task is not None and self._task.cancelling():
             self._task.uncancel()
-
-    @types.coroutine
-    def _drive(self, body: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
-        """What `await body` does, except that the body can be left behind where it stands."""
-        error: BaseException | None = None
-        while True:
-            try:
-                waits_for = body.send(None) if error is None else body.throw(error)
-            except StopIteration as stop:
-                return stop.value
-            error = None
-            if self._timer is None and self._seconds is not None:
-                # Only now: a body that never waits cannot be interrupted, and setting a timer takes time.
-                self._timer = self._arm(self._seconds)
-            try:
-                yield waits_for
-            except GeneratorExit:
-                self.closed = True
-                body.close()
-                raise
-            except BaseException as exc:
-                if self._given_up:
-                    self._leave_behind(body, exc)
-                    raise asyncio.CancelledError from None
-                if isinstance(exc, asyncio.CancelledError) and self._grace is None and self._is_cancelled():
-                    self._grace = asyncio.get_running_loop().call_later(GRACE_SECONDS, self._give_up)
-                error = exc
 
     def _is_cancelled(self) -> bool:
         return self._task is not None and self._task.cancelling() > 0

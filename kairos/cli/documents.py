@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
+
+from msgspec.structs import fields
 
 from kairos.domain import canonical
 from kairos.domain.error_info import ErrorInfo

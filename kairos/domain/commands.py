@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from kairos.domain.error_info import ErrorInfo
 from kairos.domain.payload import Payload
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimRun:
+class ClaimRun(Struct, frozen=True, gc=False):
     """`worker` has become the owner; `epoch` is the number of that claim."""
 
     worker: str
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
-class StartStep:
+class StartStep(Struct, frozen=True, gc=False):
     """Begin an attempt of a ready step; its token is the next of the run, and larger than `above`: bodies of
     earlier owners may have begun under tokens that were never recorded. `worker` is None for the owner."""
 
@@ -30,15 +29,13 @@ class StartStep:
     above: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class FireRetry:
+class FireRetry(Struct, frozen=True, gc=False):
     """The backoff of a failed step is over: it is ready again, for whoever may run it."""
 
     step: str
 
 
-@dataclass(frozen=True, slots=True)
-class FinishStep:
+class FinishStep(Struct, frozen=True, gc=False):
     """The attempt returned `output`."""
 
     step: str
@@ -48,8 +45,7 @@ class FinishStep:
     duration_us: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class FailStep:
+class FailStep(Struct, frozen=True, gc=False):
     """The attempt raised. `roll` in [0, 1) is the dice for the jitter of the backoff."""
 
     step: str
@@ -62,8 +58,7 @@ class FailStep:
     timed_out: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class LoseLease:
+class LoseLease(Struct, frozen=True, gc=False):
     """The attempt's worker is gone, frozen, or gave it back (see `LeaseLost`)."""
 
     step: str
@@ -75,8 +70,7 @@ class LoseLease:
     suspect: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class StopStep:
+class StopStep(Struct, frozen=True, gc=False):
     """The body has stopped because the run is being cancelled."""
 
     step: str
@@ -84,26 +78,22 @@ class StopStep:
     token: int
 
 
-@dataclass(frozen=True, slots=True)
-class RequestCancel:
+class RequestCancel(Struct, frozen=True, gc=False):
     """Somebody asks for the run to stop."""
 
     author: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class FinishCancel:
+class FinishCancel(Struct, frozen=True, gc=False):
     """The grace for running bodies is over: revoke their fences and end the run."""
 
 
-@dataclass(frozen=True, slots=True)
-class Expire:
+class Expire(Struct, frozen=True, gc=False):
     """Close what has outlived its time to live."""
 
 
-@dataclass(frozen=True, slots=True)
-class RejectWrite:
+class RejectWrite(Struct, frozen=True, gc=False):
     """Keep a record of a late write that was refused."""
 
     step: str
@@ -113,8 +103,7 @@ class RejectWrite:
     what: str
 
 
-@dataclass(frozen=True, slots=True)
-class EmitLog:
+class EmitLog(Struct, frozen=True, gc=False):
     """A running step writes a log line."""
 
     step: str
@@ -125,8 +114,7 @@ class EmitLog:
     fields: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class EmitMetric:
+class EmitMetric(Struct, frozen=True, gc=False):
     """A running step reports a number."""
 
     step: str
@@ -154,8 +142,7 @@ Command = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(Struct, frozen=True, gc=False):
     """Why a command was refused. `stale`: the asker's token or attempt is no longer the current one."""
 
     reason: str

@@ -50,7 +50,7 @@ from kairos.domain.events import (
 )
 from kairos.domain.projection import RunState, StepState
 from kairos.domain.retry import may_retry, retry_delay
-from kairos.domain.states import RunStatus, StepStatus
+from kairos.domain.states import ENDED, RunStatus, StepStatus
 
 Decision = list[Event] | Refusal
 
@@ -63,7 +63,7 @@ def decide(state: RunState, command: Command, now: datetime) -> Decision:
     """Answer `command` in `state` at time `now`. Never raises for any combination; changes nothing."""
     if state.seq == 0:
         return Refusal("the run does not exist yet")
-    if state.status.is_terminal:
+    if state.status in ENDED:
         return Refusal(f"the run is {state.status}", stale=True)
     match command:
         case FinishStep():
@@ -129,9 +129,10 @@ def _start_step(state: RunState, command: StartStep, now: datetime) -> Decision:
         events.append(TimerFired(step=command.step, timer="retry"))
     elif step.status is not StepStatus.SCHEDULED:
         return Refusal(f"the step is {step.status}")
-    deadline = expires_at(state, command.step)
-    if deadline is not None and not now < deadline:
-        return _expire_steps(state, [command.step], now)
+    if state.graph.steps[command.step].ttl is not None:
+        deadline = expires_at(state, command.step)
+        if deadline is not None and not now < deadline:
+            return _expire_steps(state, [command.step], now)
     events.append(
         StepStarted(
             step=command.step,

@@ -2,21 +2,24 @@
 
 A kind is never renamed or reused: old events live for ever. Facts only: that a step became ready follows
 from the pinned graph and is derived by the fold, not stored.
+
+These are msgspec structs because every step makes several: built ten times faster than frozen dataclasses,
+and unknown to the garbage collector, which would otherwise walk all held runs (they cannot form cycles).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar
+
+from msgspec import Struct, field
 
 from kairos.domain.error_info import ErrorInfo
 from kairos.domain.payload import Payload
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunScheduled:
+class RunScheduled(Struct, frozen=True, kw_only=True, gc=False):
     """A run was accepted. Always seq 1. `expires_at`: not started before then, it is EXPIRED."""
 
     kind: ClassVar[str] = "run_scheduled"
@@ -31,8 +34,7 @@ class RunScheduled:
     expires_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunStarted:
+class RunStarted(Struct, frozen=True, kw_only=True, gc=False):
     """A worker took the run for the first time; `epoch` counts the claims of the run."""
 
     kind: ClassVar[str] = "run_started"
@@ -40,16 +42,14 @@ class RunStarted:
     worker: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunDone:
+class RunDone(Struct, frozen=True, kw_only=True, gc=False):
     """Every step is done. `outputs`: sink step -> seq of the event that holds its output."""
 
     kind: ClassVar[str] = "run_done"
     outputs: Mapping[str, int]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunFailed:
+class RunFailed(Struct, frozen=True, kw_only=True, gc=False):
     """Nothing can go on: `steps` are the dead or expired ones that block the rest."""
 
     kind: ClassVar[str] = "run_failed"
@@ -57,16 +57,14 @@ class RunFailed:
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunExpired:
+class RunExpired(Struct, frozen=True, kw_only=True, gc=False):
     """The run's time to live closed before a worker took it."""
 
     kind: ClassVar[str] = "run_expired"
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunCancelRequested:
+class RunCancelRequested(Struct, frozen=True, kw_only=True, gc=False):
     """Somebody asked for the run to stop. Running steps are told; nothing new starts."""
 
     kind: ClassVar[str] = "run_cancel_requested"
@@ -74,16 +72,14 @@ class RunCancelRequested:
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunCancelled:
+class RunCancelled(Struct, frozen=True, kw_only=True, gc=False):
     """The run has stopped on request."""
 
     kind: ClassVar[str] = "run_cancelled"
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepStarted:
+class StepStarted(Struct, frozen=True, kw_only=True, gc=False):
     """An attempt began. `worker` is None when it is the run's owner; `isolated`: alone in a child process.
 
     `input_hash`: 16 hex digits over the inputs as recorded, so that a replay can prove it had the same.
@@ -98,8 +94,7 @@ class StepStarted:
     isolated: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepDone:
+class StepDone(Struct, frozen=True, kw_only=True, gc=False):
     """An attempt succeeded; its output is final."""
 
     kind: ClassVar[str] = "step_done"
@@ -110,8 +105,7 @@ class StepDone:
     duration_us: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepFailed:
+class StepFailed(Struct, frozen=True, kw_only=True, gc=False):
     """An attempt ended badly. `retry_at` is None when no further attempt will be made."""
 
     kind: ClassVar[str] = "step_failed"
@@ -124,8 +118,7 @@ class StepFailed:
     timed_out: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepDead:
+class StepDead(Struct, frozen=True, kw_only=True, gc=False):
     """The step goes to the dead letters. `reason` says why no further attempt is made."""
 
     kind: ClassVar[str] = "step_dead"
@@ -133,8 +126,7 @@ class StepDead:
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepExpired:
+class StepExpired(Struct, frozen=True, kw_only=True, gc=False):
     """The step's time to live closed before a worker took it."""
 
     kind: ClassVar[str] = "step_expired"
@@ -142,8 +134,7 @@ class StepExpired:
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepCancelled:
+class StepCancelled(Struct, frozen=True, kw_only=True, gc=False):
     """The step was stopped, or will not start, because its run was cancelled. Its token is void."""
 
     kind: ClassVar[str] = "step_cancelled"
@@ -151,8 +142,7 @@ class StepCancelled:
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TimerFired:
+class TimerFired(Struct, frozen=True, kw_only=True, gc=False):
     """A timer of a step came due; `timer` is `retry` when a backoff ended."""
 
     kind: ClassVar[str] = "timer_fired"
@@ -160,8 +150,7 @@ class TimerFired:
     timer: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LeaseLost:
+class LeaseLost(Struct, frozen=True, kw_only=True, gc=False):
     """An attempt ended with its worker: it crashed, froze past its lease, or gave the step back.
 
     `reason` is `worker_lost`, `crashed` or `released`. `signal` names what killed the process, if known.
@@ -180,8 +169,7 @@ class LeaseLost:
     suspect: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StaleWriteRejected:
+class StaleWriteRejected(Struct, frozen=True, kw_only=True, gc=False):
     """A worker reported on an attempt that was no longer its own. Kept as evidence; changes nothing."""
 
     kind: ClassVar[str] = "stale_write_rejected"
@@ -192,8 +180,7 @@ class StaleWriteRejected:
     what: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MetricEmitted:
+class MetricEmitted(Struct, frozen=True, kw_only=True, gc=False):
     """A step reported a number."""
 
     kind: ClassVar[str] = "metric_emitted"
@@ -205,8 +192,7 @@ class MetricEmitted:
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogEmitted:
+class LogEmitted(Struct, frozen=True, kw_only=True, gc=False):
     """A step wrote a log line."""
 
     kind: ClassVar[str] = "log_emitted"
@@ -242,8 +228,7 @@ Event = (
 EVENT_TYPES: Mapping[str, type[Event]] = {cls.kind: cls for cls in Event.__args__}
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
+class Recorded(Struct, frozen=True, gc=False):
     """An event in its place: `seq` counts from 1 without a gap within the run; `at` never decreases."""
 
     seq: int

@@ -131,6 +131,11 @@ class Graph:
         return {name: tuple(below) for name, below in result.items()}
 
     @cached_property
+    def inputs(self) -> Mapping[str, tuple[tuple[str, str], ...]]:
+        """Step -> (parameter, upstream step) for each output that it receives, ordered by parameter."""
+        return {name: tuple(sorted(spec.needs.items())) for name, spec in self.steps.items()}
+
+    @cached_property
     def upstream_count(self) -> Mapping[str, int]:
         """Step -> how many steps it waits for."""
         return {name: len(spec.upstream) for name, spec in self.steps.items()}

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from hashlib import sha256
+
+from msgspec import Struct
+from msgspec.structs import force_setattr
 
 INLINE_MAX = 1024
 """Payloads up to this many bytes live in their event; longer ones in a blob (2 kB rows halve the rate)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Payload:
+class Payload(Struct, frozen=True, eq=False, gc=False):
     """A value as canonical JSON bytes, `size` bytes long.
 
     `inline` holds the bytes of a short value. A long one has `sha256` (64 hex digits) instead, and `data`
-    if this process happens to hold the bytes.
+    if this process happens to hold the bytes. Equal if they stand for the same bytes.
     """
 
     inline: bytes | None
     sha256: str | None
     size: int
-    data: bytes | None = field(default=None, compare=False, repr=False)
+    data: bytes | None = None
+    _digest: str | None = None
 
     @classmethod
     def of(cls, raw: bytes) -> Payload:
@@ -38,11 +40,27 @@ class Payload:
     @property
     def digest(self) -> str:
         """sha256 of the bytes, in hex; inline or not."""
-        return self.sha256 or sha256(self.inline or b"").hexdigest()
+        digest = self.sha256 or self._digest
+        if digest is None:
+            # Asked for once by each step that reads the value.
+            digest = sha256(self.inline or b"").hexdigest()
+            force_setattr(self, "_digest", digest)
+        return digest
 
     def with_data(self, raw: bytes) -> Payload:
         """The same payload, holding its bytes."""
         return Payload(self.inline, self.sha256, self.size, raw)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Payload):
+            return NotImplemented
+        return (self.inline, self.sha256, self.size) == (other.inline, other.sha256, other.size)
+
+    def __hash__(self) -> int:
+        return hash((self.inline, self.sha256, self.size))
+
+    def __repr__(self) -> str:
+        return f"Payload(inline={self.inline!r}, sha256={self.sha256!r}, size={self.size})"
 
 
 NULL = Payload.of(b"null")

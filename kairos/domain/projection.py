@@ -7,10 +7,11 @@ owner of a state (the engine, a reader) holds its own.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import assert_never
 from uuid import UUID
+
+from msgspec import Struct, field
 
 from kairos.domain.error_info import ErrorInfo
 from kairos.domain.events import (
@@ -36,14 +37,25 @@ from kairos.domain.events import (
 )
 from kairos.domain.graph import Graph
 from kairos.domain.payload import NULL, Payload
-from kairos.domain.states import RunStatus, StepStatus, next_run_status, next_step_status
+from kairos.domain.states import ENDED, STEP_TRANSITIONS, RunStatus, StepStatus, next_run_status, next_step_status
 from kairos.errors import HistoryError
 
 _ACTIVE = frozenset({StepStatus.SCHEDULED, StepStatus.RUNNING, StepStatus.FAILED, StepStatus.WAITING})
 
 
-@dataclass(slots=True)
-class StepState:
+def _effect(before: StepStatus, after: StepStatus) -> tuple[StepStatus, int, int, int]:
+    """What a move does: the new status, and the changes to `active`, `running` and (by 1) `ready`."""
+
+    def change(statuses: frozenset[StepStatus]) -> int:
+        return (after in statuses) - (before in statuses)
+
+    return after, change(_ACTIVE), change(frozenset({StepStatus.RUNNING})), change(frozenset({StepStatus.SCHEDULED}))
+
+
+_EFFECTS = {(before, kind): _effect(before, after) for (before, kind), after in STEP_TRANSITIONS.items()}
+
+
+class StepState(Struct, gc=False):
     """Where one step stands.
 
     Attributes:
@@ -73,8 +85,7 @@ class StepState:
     reason: str | None = None
 
 
-@dataclass(slots=True)
-class RunState:
+class RunState(Struct, gc=False):
     """The state of a run at `seq`: the fold of its events up to there.
 
     Attributes:
@@ -142,7 +153,7 @@ def apply(state: RunState, recorded: Recorded) -> None:
         raise HistoryError(f"run {state.run_id}: its log begins with {event.kind}, not with run_scheduled")
     if state.at is not None and at < state.at:
         raise HistoryError(f"run {state.run_id}: seq {recorded.seq} is older than the one before it")
-    if state.status.is_terminal:
+    if state.status in ENDED:
         # The tables alone do not say it for events that move nothing, such as a log line.
         next_run_status(state.status, event.kind)
     match event:
@@ -225,17 +236,17 @@ def _move(state: RunState, name: str, kind: str) -> StepState:
     step = state.steps.get(name)
     if step is None:
         raise HistoryError(f"run {state.run_id}: {kind} names {name!r}, which is not a step of its definition")
-    before = step.status
-    after = step.status = next_step_status(before, kind)
-    state.active += (after in _ACTIVE) - (before in _ACTIVE)
-    if after is StepStatus.RUNNING:
-        state.running += 1
-    elif before is StepStatus.RUNNING:
-        state.running -= 1
-    if before is StepStatus.SCHEDULED:
-        del state.ready[name]
-    elif after is StepStatus.SCHEDULED:
+    effect = _EFFECTS.get((step.status, kind))
+    if effect is None:
+        next_step_status(step.status, kind)  # raises
+        raise AssertionError(kind)
+    step.status, active, running, ready = effect
+    state.active += active
+    state.running += running
+    if ready > 0:
         state.ready[name] = None
+    elif ready:
+        del state.ready[name]
     return step
 
 

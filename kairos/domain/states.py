@@ -62,6 +62,8 @@ class RunStatus(StrEnum):
 
 _TERMINAL_STEPS = frozenset({"DONE", "DEAD", "EXPIRED", "SKIPPED", "CANCELLED"})
 _TERMINAL_RUNS = frozenset({"DONE", "FAILED", "CANCELLED", "EXPIRED"})
+ENDED = frozenset({RunStatus.DONE, RunStatus.FAILED, RunStatus.CANCELLED, RunStatus.EXPIRED})
+"""The terminal statuses of a run."""
 
 _S, _R = StepStatus, RunStatus
 

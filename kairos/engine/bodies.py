@@ -31,9 +31,11 @@ Ending = FinishStep | FailStep | LoseLease | StopStep
 class Sink:
     """Takes log lines and metrics from a body, on whatever thread, to the inbox of its run."""
 
+    __slots__ = ("_event", "_post", "loop")
+
     def __init__(self, post: Callable[[EmitLog | EmitMetric], None], event: StepStarted) -> None:
         self._post, self._event = post, event
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
 
     def log(self, record: LogRecord) -> None:
         """Pass on a log line."""
@@ -46,7 +48,7 @@ class Sink:
         self._put(EmitMetric(e.step, e.attempt, e.token, record.name, record.value, record.labels))
 
     def _put(self, command: EmitLog | EmitMetric) -> None:
-        self._loop.call_soon_threadsafe(self._post, command)
+        self.loop.call_soon_threadsafe(self._post, command)
 
 
 class Bodies:
@@ -70,17 +72,16 @@ class Bodies:
 
         step = held.workflow.steps[name]
         sink = Sink(post, event)
-        ctx = self.context(held.open.state, event, sink)
+        ctx = self.context(held.name, held.open.state.workflow, event, sink)
         body = held.bodies[name] = Body(name, event.attempt, event.token, ctx)
-        body.task = asyncio.get_running_loop().create_task(self._run(held, body, event, step, sink))
+        body.task = sink.loop.create_task(self._run(held, body, event, step, sink))
         self.running.add(body.task)
-        body.task.add_done_callback(self.running.discard)
 
-    def context(self, state: RunState, event: StepStarted, sink: Sink) -> StepContext:
+    def context(self, run_id: str, workflow: str, event: StepStarted, sink: Sink) -> StepContext:
         """The context that a body is given."""
         return StepContext(
-            run_id=str(state.run_id),
-            workflow=state.workflow,
+            run_id=run_id,
+            workflow=workflow,
             app=self.office.app.name,
             step=event.step,
             attempt=event.attempt,
@@ -111,6 +112,8 @@ class Bodies:
         except Exception as exc:
             ending = self.broken(event, body.ctx, exc)
         finally:
+            if body.task is not None:
+                self.running.discard(body.task)
             if held.bodies.get(event.step) is body:
                 del held.bodies[event.step]
             self.on_done(held, ending)
@@ -122,7 +125,7 @@ class Bodies:
         *, epoch: int | None, is_helper: bool,
     ) -> Ending | None:  # fmt: skip
         """Run one attempt to its end and say what is to be recorded; None: nothing more, see the log."""
-        run_input, upstream = await self.inputs(state, event.step)
+        run_input, upstream = self._at_hand(state, event.step) or await self._inputs(state, event.step)
         failpoint("before_body")
         began = time.perf_counter_ns()
         outcome: Ended | Crashed
@@ -175,7 +178,21 @@ class Bodies:
                 me = self.office.identity.name
                 return LoseLease(name, token, "crashed", me, signal, alone=True, suspect=True)
 
-    async def inputs(self, state: RunState, name: str) -> tuple[bytes, Mapping[str, bytes]]:
+    @staticmethod
+    def _at_hand(state: RunState, name: str) -> tuple[bytes, Mapping[str, bytes]] | None:
+        """What `_inputs` gives, unless something must be fetched."""
+        run_input, upstream = state.input.data, {}
+        if run_input is None:
+            return None
+        for above in state.graph.steps[name].needs.values():
+            output = state.steps[above].output
+            if output is not None:
+                if output.data is None:
+                    return None
+                upstream[above] = output.data
+        return run_input, upstream
+
+    async def _inputs(self, state: RunState, name: str) -> tuple[bytes, Mapping[str, bytes]]:
         """The bytes of the run's input and of the outputs that the step needs, by upstream step."""
         wanted: dict[str, Payload] = {}
         for upstream in state.graph.steps[name].needs.values():

@@ -6,13 +6,16 @@ No timer: the next flush begins when the last one returned, so the batch is as l
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
-from typing import Any
+from collections.abc import Awaitable
+from datetime import datetime, timedelta
+from itertools import islice
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import psycopg
 
 from kairos.domain.commands import FinishStep
+from kairos.domain.states import ENDED, RunStatus
 from kairos.engine.held import HeldRun
 from kairos.engine.office import Office, log
 from kairos.engine.owner import Owner
@@ -26,78 +29,142 @@ MAX_RUNS = 500
 """Runs in one flush; more would make the first of them wait for the last."""
 
 
+GATHER = 128
+"""Runs taken a step further at a stretch, while a flush is under way: then its answer gets a chance."""
+MIN_SPLIT = 64
+"""Below this, splitting the runs in hand over two flushes costs more than it gains."""
+
+
+class Flight(NamedTuple):
+    """A flush that is under way."""
+
+    batch: Batch
+    members: list[HeldRun]
+    task: asyncio.Task[set[UUID] | None]
+
+
 class Flusher:
-    """Commits what the owner's runs have collected."""
+    """Commits what the owner's runs have collected.
+
+    One flush at a time is under way; meanwhile the next one is put together and bodies run. To keep both
+    sides busy, a flush takes at most about half of the runs in hand.
+    """
 
     def __init__(self, office: Office, owner: Owner) -> None:
         self.office, self.owner = office, owner
         self.flushes = self.events = 0
+        self._staged: dict[HeldRun, None] = {}
+        self._flight: Flight | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything waits for a flush or for the answer to one."""
+        return bool(self._flight or self._staged or self.owner.dirty)
 
     async def run(self) -> None:
         """Flush until cancelled."""
-        owner = self.owner
-        while True:
-            await owner.wake_flusher.wait()
-            owner.wake_flusher.clear()
-            while owner.dirty:
-                await self.cycle()
+        wake = self.owner.wake_flusher
+        try:
+            while True:
+                await wake.wait()
+                wake.clear()
+                flight = self._flight
+                if flight is not None and flight.task.done():
+                    self._flight = None
+                    self._launch()  # first, so that Postgres has work while we see to what this one brought
+                    await self._land(flight)
+                while self.owner.dirty:
+                    self._gather()
+                    if self._flight is None:
+                        self._launch()
+                    else:
+                        await asyncio.sleep(0)
+                        if self._flight.task.done():
+                            break
+                if self._flight is None:
+                    self._launch()
+        except asyncio.CancelledError:
+            if self._flight is not None:
+                self._flight.task.cancel()
+            raise
 
-    async def cycle(self) -> None:
-        """One flush."""
-        batch, members = self._collect()
-        if members:
-            for held in members:
-                held.in_flight = True
-            try:
-                await self._commit(batch, members)
-            except Exception:
-                # A bug of ours. The runs are given back, so that they do not wait for our lease to run out.
-                for held in members:
-                    await self._give_up(held)
-                raise
-            for held in members:
-                if held.dropped is None and (due := self.owner.can_park(held)):
-                    await self._park(held, due)
-
-    def _collect(self) -> tuple[Batch, list[HeldRun]]:
-        batch, members = Batch(), []
-        dirty = self.owner.dirty
-        for _ in range(min(len(dirty), MAX_RUNS)):
+    def _gather(self) -> None:
+        """Take some of the runs that have news a step further in memory, and stage what is to be written."""
+        owner, staged = self.owner, self._staged
+        dirty, now = owner.dirty, self.office.clock.now()
+        for _ in range(min(len(dirty), GATHER)):
             held = dirty.popleft()
             held.is_queued = False
             if held.dropped:
                 continue
-            if held.in_flight:  # in the slow lane: what is decided there must not be decided here as well
-                asyncio.get_running_loop().call_later(0.005, self.owner.mark, held)
+            if held.in_flight:
+                held.look_again = True
                 continue
             if not held.resend:
-                self.owner.step_forward(held)
+                owner.step_forward(held, now)
             if held.to_offer:
-                self.owner.mark(held)  # decided again there, on top of a locked head
+                staged.pop(held, None)
+                owner.mark(held)  # decided again there, on top of a locked head
             elif held.rows:
-                batch.add(held.open, held.expected, held.rows)
-                members.append(held)
-                for command in held.taken:
-                    if type(command) is FinishStep:
-                        batch.add_blob(command.output)
+                staged[held] = None
             else:
-                self.owner.idle(held)
-        return batch, members
+                owner.idle(held)
+        if self.office.slots.free > 0:
+            self.office.slots.freed.set()  # what is free now, no run in hand wants
 
-    async def _commit(self, batch: Batch, members: list[HeldRun]) -> None:
+    def _launch(self) -> None:
+        """Send what is staged."""
+        if not self._staged:
+            return
+        limit = min(MAX_RUNS, max(MIN_SPLIT, (len(self.owner.held) + 1) // 2))
+        taken = list(islice(self._staged, limit))
+        for held in taken:
+            del self._staged[held]
+        # What the slow lane has taken meanwhile, it decides again.
+        members = [held for held in taken if held.rows and not held.in_flight and not held.dropped]
+        if not members:
+            self._launch()
+            return
+        for held in members:
+            held.in_flight = True
+        batch = _batch(members)
+        task = asyncio.create_task(self._send(batch, members))
+        task.add_done_callback(self._wake)
+        self._flight = Flight(batch, members, task)
+
+    def _wake(self, _: object) -> None:
+        self.owner.wake_flusher.set()
+
+    async def _land(self, flight: Flight) -> None:
+        members = flight.members
         try:
-            committed = await self._send(batch, members)
+            await self._settle_all(flight.task, members)
+        except Exception:
+            # A bug of ours. The runs are given back, so that they do not wait for our lease to run out.
+            for held in members:
+                await self._give_up(held)
+            raise
+        for held in members:
+            if held.retries and held.dropped is None and (due := self.owner.can_park(held)):
+                await self._park(held, due)
+
+    async def _settle_all(self, sent: Awaitable[set[UUID] | None], members: list[HeldRun]) -> None:
+        try:
+            committed = await sent
         except (psycopg.DataError, psycopg.IntegrityError) as exc:
             await self._bisect(members, exc)
             return
         for held in members:
-            if held.run_id in committed:
+            if committed is None or held.run_id in committed:
                 self.owner.committed(held)
             else:
                 await self.owner.settle(held)
 
-    async def _send(self, batch: Batch, members: list[HeldRun]) -> set[UUID]:
-        """Send until there is an answer: the same bytes, so that a lost reply cannot write twice."""
+    async def _send(self, batch: Batch, members: list[HeldRun]) -> set[UUID] | None:
+        """Send until there is an answer: the same bytes, so that a lost reply cannot write twice.
+
+        Returns the runs that were committed; None means all.
+        """
         params = batch.params()
         failures = self._failures(members)
         tries, skip_locked = 0, False
@@ -117,13 +184,12 @@ class Flusher:
                 continue
             self.flushes += 1
             self.events += sum(len(held.rows) for held in members)
-            if now is not None:
-                self.office.clock.hear(now)
+            self.office.clock.hear(now)
             return committed
 
     async def _send_once(
         self, conn: Conn, batch: Batch, params: dict[str, Any], failures: list[dict[str, Any]], skip_locked: bool
-    ) -> tuple[set[UUID], Any]:
+    ) -> tuple[set[UUID] | None, datetime]:
         if batch.blobs:
             await conn.execute(query("put_blobs"), batch.blob_params())
         if not failures:
@@ -133,7 +199,7 @@ class Flusher:
         async with conn.transaction():
             done = await flush(conn, params, skip_locked=skip_locked)
             for row in failures:
-                if row["run_id"] in done[0]:
+                if done[0] is None or row["run_id"] in done[0]:
                     await conn.execute(query("put_failures"), row)
             failpoint("before_commit")
         failpoint("after_commit")
@@ -146,7 +212,7 @@ class Flusher:
         rows = []
         for held in members:
             state = held.open.state
-            if state.status.is_terminal and state.status != "DONE":
+            if state.status in ENDED and state.status is not RunStatus.DONE:
                 row = failure_row(state, (decode(r).event for r in held.rows[-1:]))
                 rows += [row] if row else []
         return rows
@@ -156,13 +222,7 @@ class Flusher:
         if len(members) > 1:
             half = len(members) // 2
             for part in (members[:half], members[half:]):
-                batch = Batch()
-                for held in part:
-                    batch.add(held.open, held.expected, held.rows)
-                    for command in held.taken:
-                        if type(command) is FinishStep:
-                            batch.add_blob(command.output)
-                await self._commit(batch, part)
+                await self._settle_all(self._send(_batch(part), part), part)
             return
         held = members[0]
         log.error("flush_refused run=%s: %s", held.run_id, exc)
@@ -190,3 +250,13 @@ class Flusher:
         self.owner.let_go(held, "waits for its next attempt")
         await self.office.work.execute("release_run", params)
         failpoint("after_schedule_retry")
+
+
+def _batch(members: list[HeldRun]) -> Batch:
+    batch = Batch()
+    for held in members:
+        batch.add(held.open, held.expected, held.rows)
+        for command in held.taken:
+            if type(command) is FinishStep and command.output.sha256 is not None:
+                batch.add_blob(command.output)
+    return batch

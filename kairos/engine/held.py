@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
+
+from msgspec import Struct, field
 
 from kairos.domain.commands import Command
 from kairos.domain.events import StepStarted
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
     from kairos.authoring.workflow import Workflow
 
 
-@dataclass(slots=True)
-class Body:
+class Body(Struct, eq=False):
     """One attempt that runs in this process (or in a child of it)."""
 
     step: str
@@ -29,13 +29,13 @@ class Body:
     task: asyncio.Task[None] | None = None
 
 
-@dataclass(slots=True)
-class HeldRun:
+class HeldRun(Struct, eq=False):
     """A run under this worker's epoch.
 
     Attributes:
         open: the run in memory; ahead of the database by `rows`.
         expected: last seq that is known to be committed.
+        name: the run's id as text.
         inbox: commands not yet decided.
         taken: commands decided into `rows`, kept so that they can be decided again if a flush is refused.
         starting: attempts whose start is in `rows`; their bodies begin when it is committed.
@@ -46,7 +46,9 @@ class HeldRun:
         offered: steps that are out as tasks for any worker; while there are any, all appends of this run
             take the slow path.
         timer: wakes the run when its next retry or expiry is due.
+        is_served: every step of it may run here, as far as queues go.
         in_flight: `rows` have been sent and not been answered yet.
+        look_again: something happened meanwhile; whoever brings the answer has the run looked at.
         resend: what became of `rows` is not known; they are sent again before anything is added to them.
         dropped: why the run is not ours any more.
     """
@@ -54,6 +56,7 @@ class HeldRun:
     open: OpenRun
     workflow: Workflow
     expected: int
+    name: str
     inbox: list[Command] = field(default_factory=list)
     taken: list[Command] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
@@ -68,9 +71,11 @@ class HeldRun:
     cancel_timer: asyncio.TimerHandle | None = None
     has_ttl: bool = False
     has_priority: bool = False
+    is_served: bool = False
     is_queued: bool = False
     is_slow: bool = False
     in_flight: bool = False
+    look_again: bool = False
     resend: bool = False
     dropped: str | None = None
 

@@ -198,7 +198,7 @@ class Helper:
                 self._go(run_id, lane)
 
         sink = Sink(post, event)
-        ctx = self.bodies.context(state, event, sink)
+        ctx = self.bodies.context(str(state.run_id), state.workflow, event, sink)
         helped.body = Body(event.step, event.attempt, event.token, ctx)
 
         async def run() -> None:

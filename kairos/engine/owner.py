@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 from kairos.domain.commands import (
@@ -33,7 +33,7 @@ from kairos.domain.error_info import ErrorInfo
 from kairos.domain.events import Event, StepFailed, StepStarted
 from kairos.domain.graph import DEFAULT_PRIORITY
 from kairos.domain.projection import RunState
-from kairos.domain.states import RunStatus, StepStatus
+from kairos.domain.states import ENDED, RunStatus, StepStatus
 from kairos.engine.bodies import Bodies
 from kairos.engine.held import HeldRun
 from kairos.engine.office import Office, log
@@ -44,6 +44,9 @@ from kairos.store.failpoints import failpoint
 from kairos.store.history import Advanced, Conn, Once, catch_up, load_rows, load_run
 from kairos.store.queries import query
 
+if TYPE_CHECKING:
+    from kairos.authoring.workflow import Workflow
+
 OFFER_AFTER = timedelta(milliseconds=100)
 """A step that has waited this long for a slot of its owner is offered to other workers, if there are any."""
 PARK_AFTER = timedelta(seconds=5)
@@ -51,6 +54,15 @@ PARK_AFTER = timedelta(seconds=5)
 EARLY_FLUSH = 0.002
 """Seconds after which the start of a root step is flushed even if its body has not ended: most bodies that
 end sooner save a commit. Its input is durable already; a crash meanwhile is caught by `task.crashed`."""
+
+
+class Traits(NamedTuple):
+    """What of a definition matters for the scheduling of each of its runs: whether any step has a priority, a
+    time to live; the queues that steps name."""
+
+    priority: bool
+    ttl: bool
+    queues: frozenset[str]
 
 
 class Owner:
@@ -65,6 +77,8 @@ class Owner:
         self.wake_flusher = asyncio.Event()
         self.wake_slow = asyncio.Event()
         self.rejects: deque[tuple[UUID, list[RejectWrite]]] = deque()
+        self._traits: dict[str, Traits] = {}
+        self._queues = frozenset(office.options.queues)
         bodies.on_done = self.body_done
 
     # -- taking runs -------------------------------------------------------------------------------------
@@ -76,29 +90,46 @@ class Owner:
         if older:
             for row in await self.office.work.execute("load_events_of", {"run_ids": older}):
                 found.setdefault(row[0], []).append(Row(*row[1:]))
+        now, early = self.office.clock.now(), list[HeldRun]()
         for row in claims:
             try:
-                await self._take_one(row, found[row[0]])
+                held = self._hold(row, found[row[0]])
+                if row[3] > 1:
+                    await self._inherit(held)
             except KairosError as exc:
                 log.error("run_not_taken run=%s: %s", row[0], exc)
                 params = {"run_id": row[0], "worker": self.office.identity.id, "epoch": row[2]}
                 later = self.office.clock.now() + timedelta(minutes=1)
                 await self.office.work.execute("release_run", {**params, "ready_at": later, "crashed": row[5]})
+            else:
+                self.held[row[0]] = held
+                if self._adopt(held, now):
+                    early.append(held)
+        if early:
+            asyncio.get_running_loop().call_later(EARLY_FLUSH, self._flush_early, early)
 
-    async def _take_one(self, claim: tuple[Any, ...], rows: list[Row]) -> None:
+    def _hold(self, claim: tuple[Any, ...], rows: list[Row]) -> HeldRun:
         run_id, fingerprint, epoch, last_seq, _, crashed = claim[:6]
         workflow = self.office.registry[fingerprint]
         run = OpenRun(RunState(run_id, workflow.graph), first_hash(run_id), epoch)
         catch_up(run, (row for row in rows if row.seq <= last_seq))
-        held = HeldRun(run, workflow, run.state.seq)
-        held.has_priority = any(spec.priority is not None for spec in workflow.graph.steps.values())
-        held.has_ttl = any(spec.ttl is not None for spec in workflow.graph.steps.values())
-        if last_seq > 1:
-            await self._inherit(held)
-        elif crashed:
+        traits = self._traits_of(workflow)
+        held = HeldRun(run, workflow, run.state.seq, str(run_id), has_priority=traits.priority, has_ttl=traits.ttl)
+        held.is_served = run.state.queue in self.office.options.queues and traits.queues <= self._queues
+        if last_seq == 1 and crashed:
             held.suspects.update(run.state.ready)
-        self.held[run_id] = held
-        self._adopt(held)
+        return held
+
+    def _traits_of(self, workflow: Workflow) -> Traits:
+        traits = self._traits.get(workflow.fingerprint)
+        if traits is None:
+            specs = workflow.graph.steps.values()
+            traits = self._traits[workflow.fingerprint] = Traits(
+                any(spec.priority is not None for spec in specs),
+                any(spec.ttl is not None for spec in specs),
+                frozenset(spec.queue for spec in specs if spec.queue is not None),
+            )
+        return traits
 
     async def _inherit(self, held: HeldRun) -> None:
         """Settle what the last owner left behind."""
@@ -116,13 +147,14 @@ class Owner:
         if any(isinstance(c, LoseLease) for c in held.inbox):
             held.suspects.update(state.ready)
 
-    def _adopt(self, held: HeldRun) -> None:
+    def _adopt(self, held: HeldRun, now: datetime) -> bool:
+        """Set a run going. Whether its first flush may wait a little for its first bodies to end."""
         claim = ClaimRun(worker=self.office.identity.name, epoch=held.open.epoch)
         held.inbox.insert(0, claim)
         if held.offered:
             self.mark(held)
-            return
-        self.step_forward(held)
+            return False
+        self.step_forward(held, now)
         is_plain = not any(held.workflow.steps[event.step].spec.transactional for event in held.starting)
         if held.expected == 1 and is_plain and not held.suspects and not held.to_offer:
             # Inputs of root steps are durable since the start: their bodies need not wait for this flush.
@@ -131,14 +163,15 @@ class Owner:
                 held.begun.add((event.step, event.attempt, event.token))
                 held.taken.append(StartStep(event.step, event.input_hash, above=_tokens_spent(held)))
                 self.bodies.begin(held, event)
-            asyncio.get_running_loop().call_later(EARLY_FLUSH, self._flush_early, held)
-        else:
-            self.mark(held)
+            return True
+        self.mark(held)
+        return False
 
-    def _flush_early(self, held: HeldRun) -> None:
-        """A root body is still running: make its start durable without waiting for its end."""
-        if held.rows and not held.in_flight:
-            self.mark(held)
+    def _flush_early(self, taken: list[HeldRun]) -> None:
+        """Where a root body is still running, make its start durable without waiting for its end."""
+        for held in taken:
+            if held.rows and not held.in_flight:
+                self.mark(held)
 
     # -- going forward -----------------------------------------------------------------------------------
 
@@ -155,10 +188,10 @@ class Owner:
             self.dirty.append(held)
             self.wake_flusher.set()
 
-    def step_forward(self, held: HeldRun) -> None:
+    def step_forward(self, held: HeldRun, now: datetime) -> None:
         """Decide what is in the inbox, then what starts next; rows wait for the flush."""
         commands, held.inbox = held.inbox, []
-        driven = drive(held.open, commands, self.office.clock.now(), lambda s, n: self.schedule(held, s, n))
+        driven = drive(held.open, commands, now, lambda state, now: self.schedule(held, state, now))
         held.taken += commands
         held.rows += driven.rows
         self.observe(held, driven.events, driven.refused)
@@ -170,11 +203,11 @@ class Owner:
         if held.has_ttl and state.ready:
             yield Expire()
         budget = self.office.slots.free
-        due = [name for name, at in held.retries.items() if at <= now]
-        for name in [*due, *self._ready(held, state, budget)]:
+        ready = self._ready(held, state, budget)
+        for name in [*_due(held, now), *ready] if held.retries else ready:
             if name in held.offered or name in held.to_offer:
                 continue
-            if (state.graph.steps[name].queue or state.queue) not in self.office.options.queues:
+            if not held.is_served and (state.graph.steps[name].queue or state.queue) not in self._queues:
                 if name not in state.ready:
                     yield FireRetry(name)
                 held.to_offer.append(name)
@@ -192,6 +225,8 @@ class Owner:
         if held.has_priority:
             specs = state.graph.steps
             return sorted(state.ready, key=lambda name: -(specs[name].priority or state.priority))
+        if len(state.ready) < 2:
+            return list(state.ready)
         # One more than there are slots for, so that it shows whether any is left waiting.
         return list(islice(state.ready, max(budget, 0) + len(held.offered) + len(held.to_offer) + 1))
 
@@ -240,15 +275,17 @@ class Owner:
         held.rows, held.taken, held.in_flight, held.resend = [], [], False, False
         starts, held.starting = held.starting, []
         state = held.open.state
-        if state.status.is_terminal:
+        if state.status in ENDED:
             self._finish(held)
             return
         for event in starts:
             self.bodies.begin(held, event)
-        held.begun.clear()
+        if held.begun:
+            held.begun.clear()
         if state.cancel_requested:
             self._cancel(held)
-        if held.inbox or held.to_offer:
+        if held.inbox or held.to_offer or held.look_again:
+            held.look_again = False
             self.mark(held)
         self._set_timer(held)
 
@@ -477,6 +514,8 @@ class Owner:
 
     def feed_starved(self) -> None:
         """A slot is free: have the runs looked at that found none, longest waiting first."""
+        if not self.starved:
+            return
         for _ in range(min(len(self.starved), max(self.office.slots.free, 0))):
             self.mark(self.starved.pop(next(iter(self.starved))))
 
@@ -491,6 +530,10 @@ class Owner:
             self.mark(held)
         elif isinstance(command, FinishStep | FailStep):
             self.reject(held.run_id, [command])
+
+
+def _due(held: HeldRun, now: datetime) -> list[str]:
+    return [name for name, at in held.retries.items() if at <= now]
 
 
 def _tokens_spent(held: HeldRun) -> int:

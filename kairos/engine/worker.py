@@ -174,37 +174,42 @@ class Worker:
         while not self.stopped.is_set() and not self._reborn:
             office.wake.clear()
             office.slots.freed.clear()
-            if office.slots.free > 0:
+            if self._room() > 0:
                 try:
-                    taken = await self._claim()
+                    is_more = await self._claim()
                 except Exception as exc:
                     if not isinstance(exc, KairosError) and not is_transient(exc):
                         raise
                     log.error("claim_failed: %s", exc)
-                    taken = 0
-                if taken and office.slots.free > 0:
-                    continue  # there may be more: a busy worker asks again unasked
-                await self._wait(office.wake)
+                    is_more = False
+                if not is_more:
+                    await self._wait(office.wake)
             else:
                 await office.slots.freed.wait()
 
-    async def _claim(self) -> int:
+    def _room(self) -> int:
+        """Slots that no run in hand is about to take: those that have just finished a step mostly go on."""
+        return self.office.slots.free - len(self.owner.dirty)
+
+    async def _claim(self) -> bool:
+        """Take what there is room for. Whether there may be more: a busy worker asks again unasked."""
         office = self.office
         failpoint("before_claim")
         self._claiming = True
         try:
-            claims = await office.work.execute("claim_runs", office.claim_params(office.slots.free))
+            room = self._room()
+            claims = await office.work.execute("claim_runs", office.claim_params(room))
             failpoint("after_claim")
             if claims:
                 office.clock.hear(claims[0][6])
                 await self.owner.take(claims)
             steps: list[tuple[Any, ...]] = []
-            if office.slots.free > 0 and self._may_find_steps():
-                steps = await office.work.execute("claim_steps", office.claim_params(office.slots.free))
+            if self._room() > 0 and self._may_find_steps():
+                steps = await office.work.execute("claim_steps", office.claim_params(self._room()))
                 self.helper.take(steps)
         finally:
             self._claiming = False
-        return len(claims) + len(steps)
+        return bool(steps) or len(claims) >= room
 
     def _may_find_steps(self) -> bool:
         """Whether to ask for offered steps too: if there are other workers, runs of ours have some out, or it
@@ -400,7 +405,7 @@ class Worker:
         log.info("worker_drains worker=%s running=%s", office.identity.name, office.slots.taken)
         await office.work.execute("set_worker_state", {"id": office.identity.id, "state": "draining"})
         deadline = time.monotonic() + self.options.drain_timeout
-        while (self.bodies.running or self.owner.dirty) and time.monotonic() < deadline:
+        while (self.bodies.running or self.flusher.is_busy) and time.monotonic() < deadline:
             if self.bodies.running:
                 await asyncio.wait(self.bodies.running, timeout=min(0.2, deadline - time.monotonic()))
             await asyncio.sleep(0.01)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from struct import Struct, pack
 from uuid import UUID
 
@@ -95,14 +96,12 @@ def int4s(values: Sequence[int]) -> Int4Array:
 
 def int4s_or_null(values: Sequence[int | None]) -> Int4Array:
     """integer[]; None is null."""
-    parts = [_NULL if v is None else pack(">ii", 4, v) for v in values]
-    return Int4Array(_head(Int4Array, len(values), 1) + b"".join(parts))
+    return Int4Array(_head(Int4Array, len(values), 1) + b"".join(map(_int4, values)))
 
 
 def int8s_or_null(values: Sequence[int | None]) -> Int8Array:
     """bigint[]; None is null."""
-    parts = [_NULL if v is None else pack(">iq", 8, v) for v in values]
-    return Int8Array(_head(Int8Array, len(values), 1) + b"".join(parts))
+    return Int8Array(_head(Int8Array, len(values), 1) + b"".join(map(_int8, values)))
 
 
 def byteas(values: Sequence[bytes]) -> ByteaArray:
@@ -113,39 +112,58 @@ def byteas(values: Sequence[bytes]) -> ByteaArray:
 
 def texts(values: Sequence[str]) -> TextArray:
     """text[] without nulls."""
-    length = _LENGTH.pack
-    raw = [v.encode() for v in values]
-    return TextArray(_head(TextArray, len(raw), 0) + b"".join([length(len(v)) + v for v in raw]))
+    return TextArray(_head(TextArray, len(values), 0) + b"".join(map(_text, values)))
 
 
 def texts_or_null(values: Sequence[str | None]) -> TextArray:
     """text[]; None is null."""
-    length = _LENGTH.pack
-    parts = []
-    for value in values:
-        if value is None:
-            parts.append(_NULL)
-        else:
-            raw = value.encode()
-            parts.append(length(len(raw)) + raw)
-    return TextArray(_head(TextArray, len(values), 1) + b"".join(parts))
+    return TextArray(_head(TextArray, len(values), 1) + b"".join(map(_text, values)))
 
 
 def uuids(values: Sequence[UUID]) -> UuidArray:
     """uuid[] without nulls."""
-    return UuidArray(_head(UuidArray, len(values), 0) + b"".join([b"\0\0\0\x10" + v.bytes for v in values]))
+    return uuids_of([v.bytes for v in values])
+
+
+def uuids_of(values: Sequence[bytes]) -> UuidArray:
+    """uuid[] from the 16 bytes of each."""
+    return UuidArray(_head(UuidArray, len(values), 0) + b"".join([b"\0\0\0\x10" + v for v in values]))
 
 
 def timestamps(values: Sequence[datetime]) -> TimestampArray:
     """timestamptz[] without nulls."""
-    body = b"".join([pack(">iq", 8, (v - _EPOCH) // _MICROSECOND) for v in values])
-    return TimestampArray(_head(TimestampArray, len(values), 0) + body)
+    return TimestampArray(_head(TimestampArray, len(values), 0) + b"".join(map(_timestamp, values)))
 
 
 def timestamps_or_null(values: Sequence[datetime | None]) -> TimestampArray:
     """timestamptz[]; None is null."""
-    parts = [_NULL if v is None else pack(">iq", 8, (v - _EPOCH) // _MICROSECOND) for v in values]
-    return TimestampArray(_head(TimestampArray, len(values), 1) + b"".join(parts))
+    return TimestampArray(_head(TimestampArray, len(values), 1) + b"".join(map(_timestamp, values)))
+
+
+# The same few kinds, steps, small numbers and times fill a flush: their elements are packed once.
+
+
+@lru_cache(maxsize=4096)
+def _int4(value: int | None) -> bytes:
+    return _NULL if value is None else pack(">ii", 4, value)
+
+
+@lru_cache(maxsize=4096)
+def _int8(value: int | None) -> bytes:
+    return _NULL if value is None else pack(">iq", 8, value)
+
+
+@lru_cache(maxsize=1024)
+def _timestamp(value: datetime | None) -> bytes:
+    return _NULL if value is None else pack(">iq", 8, (value - _EPOCH) // _MICROSECOND)
+
+
+@lru_cache(maxsize=4096)
+def _text(value: str | None) -> bytes:
+    if value is None:
+        return _NULL
+    raw = value.encode()
+    return _LENGTH.pack(len(raw)) + raw
 
 
 def _head(kind: type[Packed], count: int, has_null: int) -> bytes:

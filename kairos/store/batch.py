@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+from msgspec import Struct
+
 from kairos.domain.payload import Payload
+from kairos.domain.states import ENDED
 from kairos.store import arrays
 from kairos.store.codec import Row
 from kairos.store.drive import OpenRun
@@ -16,8 +19,7 @@ NOTICE_LIMIT = 200
 """Most ids in one NOTIFY (its payload must stay under 8,000 bytes); beyond that the notice is `*`."""
 
 
-@dataclass(slots=True)
-class Staged:
+class Staged(Struct, gc=False):
     """What one run adds in a flush: rows that follow `expected`, and the head as it will be."""
 
     run: OpenRun
@@ -56,28 +58,28 @@ class Batch:
 
     def params(self) -> dict[str, Any]:
         """Parameters of `flush`. Built once: a lost reply is resolved by sending these very bytes again."""
-        items = list(self.staged.values())
         # Ascending ids: the order in which heads are locked everywhere.
-        items.sort(key=lambda s: s.run.state.run_id.bytes)
-        return _params(items)
+        by_id = sorted((run_id.bytes, staged) for run_id, staged in self.staged.items())
+        return _params([key for key, _ in by_id], [staged for _, staged in by_id])
 
 
-def _params(items: Sequence[Staged]) -> dict[str, Any]:
+def _params(ids: Sequence[bytes], items: Sequence[Staged]) -> dict[str, Any]:
     rows: list[Row] = []
-    run_ids: list[UUID] = []
-    for item in items:
+    run_ids: list[bytes] = []
+    for run_id, item in zip(ids, items, strict=True):
         rows += item.rows
-        run_ids += [item.run_id] * len(item.rows)
+        run_ids += [run_id] * len(item.rows)
     states = [item.run.state for item in items]
-    ended = [state.run_id for state in states if state.status.is_terminal]
+    ended = [state.run_id for state in states if state.status in ENDED]
     return {
-        "ids": arrays.uuids([state.run_id for state in states]),
+        "ids": arrays.uuids_of(ids),
+        "count": len(items),
         "expected": arrays.int4s([item.expected for item in items]),
         "seqs": arrays.int4s([state.seq for state in states]),
         "hashes": arrays.byteas([item.run.head_hash for item in items]),
         "epochs": arrays.int8s_or_null([item.run.epoch for item in items]),
-        "statuses": arrays.texts([state.status.value for state in states]),
-        "run_ids": arrays.uuids(run_ids),
+        "statuses": arrays.texts([state.status for state in states]),
+        "run_ids": arrays.uuids_of(run_ids),
         "event_seqs": arrays.int4s([row.seq for row in rows]),
         "kinds": arrays.texts([row.kind for row in rows]),
         "ats": arrays.timestamps([row.at for row in rows]),

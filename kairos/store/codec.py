@@ -12,11 +12,13 @@ can be moved to another run. What is hashed are the very bytes that are stored; 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any, assert_never
 from uuid import UUID
+
+from msgspec import Struct
 
 from kairos.domain import canonical, events
 from kairos.domain.error_info import ErrorInfo
@@ -32,8 +34,7 @@ UPCASTERS: Mapping[tuple[str, int], Callable[[dict[str, Any]], dict[str, Any]]] 
 later ones have `"v": n`. Old events live for ever, so entries are never removed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(Struct, frozen=True, gc=False):
     """One event as stored."""
 
     seq: int
@@ -46,6 +47,12 @@ class Row:
     body: bytes
 
 
+@lru_cache(maxsize=256)
+def micros_of(at: datetime) -> int:
+    """Microseconds since 1970. Kept for a while: all events of a flush share one `at`."""
+    return (at - _UNIX) // _MICROSECOND
+
+
 def first_hash(run_id: UUID) -> bytes:
     """What the chain of a run begins with."""
     return sha256(b"kairos run " + run_id.bytes).digest()
@@ -54,21 +61,23 @@ def first_hash(run_id: UUID) -> bytes:
 def link(previous: bytes, seq: int, kind: str, at: datetime, step: str | None, attempt: int | None,
          token: int | None, body: bytes) -> bytes:  # fmt: skip
     """The hash of an event that follows one with hash `previous`."""
-    micros = (at - _UNIX) // _MICROSECOND
     a = "" if attempt is None else attempt
     t = "" if token is None else token
-    header = f"{seq}\n{kind}\n{micros}\n{step or ''}\n{a}\n{t}\n"
+    header = f"{seq}\n{kind}\n{micros_of(at)}\n{step or ''}\n{a}\n{t}\n"
     return sha256(previous + header.encode() + body).digest()
 
 
 def encode(event: Event, seq: int, at: datetime, previous: bytes) -> Row:
     """Build the row of an event that follows one with hash `previous`."""
-    step = getattr(event, "step", None)
-    attempt = getattr(event, "attempt", None)
-    token = getattr(event, "token", None)
-    body = encode_body(event)
-    digest = link(previous, seq, event.kind, at, step, attempt, token, body)
-    return Row(seq, event.kind, at, step, attempt, token, digest, body)
+    kind, body = event.kind, encode_body(event)
+    step: str | None
+    attempt: int | None
+    token: int | None
+    if type(event) is events.StepDone or type(event) is events.StepStarted:
+        step, attempt, token = event.step, event.attempt, event.token
+    else:
+        step, attempt, token = (getattr(event, name, None) for name in ("step", "attempt", "token"))
+    return Row(seq, kind, at, step, attempt, token, link(previous, seq, kind, at, step, attempt, token, body), body)
 
 
 def encode_body(event: Event) -> bytes:
@@ -185,7 +194,7 @@ def _event(row: Row, data: dict[str, Any]) -> Event:
     if row.kind == "run_failed":
         data["steps"] = tuple(data["steps"])
     kind = EVENT_TYPES[row.kind]
-    fields = kind.__dataclass_fields__
+    fields = kind.__struct_fields__
     for name, value in (("step", row.step), ("attempt", row.attempt), ("token", row.token)):
         if name in fields:
             data[name] = value

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import sha256
 from uuid import UUID
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from kairos.domain.commands import Command, Refusal, StartStep
 from kairos.domain.decisions import decide
@@ -16,8 +18,7 @@ from kairos.store import codec
 from kairos.store.codec import Row
 
 
-@dataclass(slots=True)
-class OpenRun:
+class OpenRun(Struct, gc=False):
     """A run in memory: its state, the end of its hash chain, and the epoch under which it is held."""
 
     state: RunState
@@ -39,8 +40,7 @@ class OpenRun:
         return row
 
 
-@dataclass(slots=True)
-class Drive:
+class Drive(Struct, gc=False):
     """What came of driving a run: rows to append, the events in them, and what was refused."""
 
     rows: list[Row] = field(default_factory=list)
@@ -62,7 +62,7 @@ class Drive:
             return
         for event in answer:
             self.rows.append(run.record(event, now))
-            self.events.append(event)
+        self.events += answer
 
 
 Scheduler = Callable[[RunState, datetime], Iterable[Command]]
@@ -87,9 +87,8 @@ def tokens_spent(run: OpenRun) -> int:
 
 def input_hash(state: RunState, step: str) -> str:
     """16 hex digits over what the step receives: the run's input and the outputs it needs, by parameter."""
-    needs = state.graph.steps[step].needs
-    parts = [state.input.digest]
-    for parameter in sorted(needs):
-        output = state.steps[needs[parameter]].output
-        parts.append(f"{parameter}={output.digest if output else ''}")
-    return sha256("\n".join(parts).encode()).hexdigest()[:16]
+    text = state.input.digest
+    for parameter, above in state.graph.inputs[step]:
+        output = state.steps[above].output
+        text += f"\n{parameter}={output.digest if output else ''}"
+    return sha256(text.encode()).hexdigest()[:16]

@@ -88,13 +88,14 @@ def catch_up(run: OpenRun, rows: Iterable[Row]) -> list[Row]:
     return taken
 
 
-async def flush(conn: Conn, params: dict[str, Any], *, skip_locked: bool = False) -> tuple[set[UUID], datetime | None]:
-    """Send a flush. Returns the ids that were committed and the database's time (None if nothing was)."""
+async def flush(conn: Conn, params: dict[str, Any], *, skip_locked: bool = False) -> tuple[set[UUID] | None, datetime]:
+    """Send a flush. Returns the ids that were committed (None: all of them) and the database's time."""
     name = "flush_skipping_locked" if skip_locked else "flush"
     failpoint("before_append")
-    rows = await (await conn.execute(query(name), params, prepare=True)).fetchall()
+    row = await (await conn.execute(query(name), params, prepare=True)).fetchone()
     failpoint("after_append")
-    return {row[0] for row in rows}, (rows[0][1] if rows else None)
+    assert row is not None
+    return (None if row[0] is None else set(row[0])), row[1]
 
 
 @dataclass(slots=True)
@@ -221,7 +222,7 @@ class History:
         if batch.blobs:
             await conn.execute(query("put_blobs"), batch.blob_params())
         committed, _ = await flush(conn, batch.params())
-        if not committed:
+        if committed is not None:
             raise psycopg.errors.SerializationFailure(f"the head of run {done.run.run_id} moved while locked")
         failure = failure_row(done.run.state, done.events)
         if failure is not None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import fields
 from datetime import datetime, timedelta
 from random import Random
 from typing import Any
 
+from msgspec.structs import fields
 from run_oracle import check_log, check_rest, check_state, open_attempts
 from run_stories import NOON, RUN_ID, SECOND, scheduled
 

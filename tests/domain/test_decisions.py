@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
+from msgspec.structs import replace
 from readable_tables import rows
 from run_stories import BOOM, MICROSECOND, NOON, OUTPUT, SECOND, STEADY, Story, graph_of, spec
 

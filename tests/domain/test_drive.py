@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
+from msgspec.structs import replace
 from run_stories import MICROSECOND, NOON, OUTPUT, RUN_ID, SECOND, Story, graph_of
 from run_world import OUTPUTS
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 from event_values import any_event, events_of, moments, small_json
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from run_stories import BOOM, NOON, OUTPUT, RUN_ID, SECOND, graph_of, scheduled
 
 from kairos.domain import canonical, payload
@@ -130,7 +130,7 @@ def test_an_event_reads_back_as_it_was(kind: type[Event], data: Any, at: datetim
     row = codec.encode(event, seq, at, START)
     assert codec.decode(row) == Recorded(seq, at, event)
     assert canonical.encode(canonical.decode(row.body)) == row.body
-    named = {"step", "attempt", "token"} & set(kind.__dataclass_fields__)
+    named = {"step", "attempt", "token"} & set(kind.__struct_fields__)
     assert {name for name in ("step", "attempt", "token") if getattr(row, name) is not None} == named
 
 

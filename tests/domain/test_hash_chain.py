@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import product
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import pytest
+from msgspec.structs import replace
 from run_stories import MICROSECOND, NOON, RUN_ID, SECOND, Story, graph_of, spec
 
 from kairos.domain import canonical

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime, timedelta
 from random import Random
 from typing import Any
@@ -18,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from msgspec.structs import replace
 from run_oracle import open_attempts
 from run_stories import NOON, RUN_ID, scheduled
 from run_world import (
@@ -290,7 +290,10 @@ def a_cancel_that_forgets_the_rest(patch: Patch) -> None:
 
 
 def a_counter_that_forgets_resting_steps(patch: Patch) -> None:
-    patch.setattr(projection, "_ACTIVE", projection._ACTIVE - {projection.StepStatus.FAILED})
+    failed = projection.StepStatus.FAILED
+    for (before, kind), (after, active, *rest) in projection._EFFECTS.items():
+        forgotten = active - (after is failed) + (before is failed)
+        patch.setitem(projection._EFFECTS, (before, kind), (after, forgotten, *rest))
 
 
 def a_body_without_its_suspect(patch: Patch) -> None:

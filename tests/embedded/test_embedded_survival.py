@@ -8,6 +8,7 @@ import signal
 import subprocess
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -158,8 +159,9 @@ def test_a_supervisor_killed_before_it_started_the_server_is_replaced(data_dir: 
     def hunt() -> None:
         while not stop.is_set() and not killed:
             if (pid := embedded.status(data_dir).supervisor_pid) is not None:
-                os.kill(pid, signal.SIGKILL)
-                killed.append(pid)
+                with suppress(ProcessLookupError):  # it may be gone between the look and the shot
+                    os.kill(pid, signal.SIGKILL)
+                    killed.append(pid)
 
     hunter = threading.Thread(target=hunt)
     hunter.start()

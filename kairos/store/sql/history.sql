@@ -1,6 +1,7 @@
 -- name: flush
 -- One round trip, one commit: many runs, each at most once. A run whose head has moved, or whose epoch is
--- another's, is filtered out and nothing of it is written; the ids that come back are what was committed.
+-- another's, is filtered out and nothing of it is written. What comes back is one row: which runs were
+-- committed (null for all of them: reading hundreds of ids costs more than it tells), and the time.
 with w as materialized (
     select * from unnest(
         %(ids)b::uuid[], %(expected)b::integer[], %(seqs)b::integer[],
@@ -21,7 +22,8 @@ with w as materialized (
 ), d as (
     delete from kairos.task t using u where t.run_id = u.id and t.run_id = any(%(ended)b::uuid[])
 )
-select u.id, clock_timestamp(), (select pg_notify('kairos_run', %(notice)s::text) where %(notice)s::text <> '') from u
+select case when (select count(*) from u) < %(count)s::integer then array(select u.id from u) end, clock_timestamp(),
+       (select pg_notify('kairos_run', %(notice)s::text) where %(notice)s::text <> '' and exists (select from u))
 
 -- name: flush_skipping_locked
 -- As `flush`, for when a head is locked elsewhere: that run is left out instead of stalling the others.
@@ -48,7 +50,8 @@ with w as materialized (
 ), d as (
     delete from kairos.task t using u where t.run_id = u.id and t.run_id = any(%(ended)b::uuid[])
 )
-select u.id, clock_timestamp(), (select pg_notify('kairos_run', %(notice)s::text) where %(notice)s::text <> '') from u
+select case when (select count(*) from u) < %(count)s::integer then array(select u.id from u) end, clock_timestamp(),
+       (select pg_notify('kairos_run', %(notice)s::text) where %(notice)s::text <> '' and exists (select from u))
 
 -- name: put_blobs
 -- Sent before the flush that refers to them: a blob nobody refers to is harmless, the reverse is not.

@@ -2,10 +2,12 @@
 -- Take up to `take` waiting runs, most urgent first. Rows locked elsewhere belong to somebody else; nothing
 -- waits here, so a claim cannot be part of a deadlock. The epoch is what fences the last owner's writes.
 -- The first event comes along: of a fresh run it is the whole log, which saves a round trip.
+-- No part is joined with another that the planner could scan again for each row: with 500 runs that was 90 %
+-- of the time. `crashed` stays: it matters only as long as the log holds nothing but the first event.
 with c as materialized (
-    select c.run_id, c.priority, c.ready_at, c.crashed from unnest(%(queues)s::text[]) as q (queue)
+    select c.run_id from unnest(%(queues)s::text[]) as q (queue)
     cross join lateral (
-        select t.run_id, t.priority, t.ready_at, t.crashed from kairos.task t
+        select t.run_id, t.priority, t.ready_at from kairos.task t
         where t.queue = q.queue and t.worker is null and t.step = '' and t.ready_at <= clock_timestamp()
           and t.fingerprint = any(%(fingerprints)s::text[])
         order by t.priority desc, t.ready_at limit %(take)s::integer
@@ -13,19 +15,19 @@ with c as materialized (
     ) c
     order by c.priority desc, c.ready_at limit %(take)s::integer
 ), l as materialized (
-    select r.id from kairos.run r join c on c.run_id = r.id for no key update of r skip locked
+    select r.id from c join kairos.run r on r.id = c.run_id for no key update of r skip locked
 ), t as (
-    update kairos.task t set worker = %(worker)s::uuid, crashed = false from l
-    where t.run_id = l.id and t.step = ''
-    returning t.run_id
+    update kairos.task t set worker = %(worker)s::uuid
+    where t.run_id = any(array(select l.id from l)) and t.step = ''
+    returning t.run_id, t.priority, t.ready_at, t.crashed
 ), r as (
     update kairos.run r set epoch = r.epoch + 1 from t where r.id = t.run_id
-    returning r.id, r.fingerprint, r.epoch, r.last_seq, r.status
+    returning r.id, r.fingerprint, r.epoch, r.last_seq, r.status, t.priority, t.ready_at, t.crashed
 )
-select r.id, r.fingerprint, r.epoch, r.last_seq, r.status, c.crashed, clock_timestamp(),
+select r.id, r.fingerprint, r.epoch, r.last_seq, r.status, r.crashed, clock_timestamp(),
        e.seq, e.kind, e.at, e.step, e.attempt, e.token, e.hash, e.body
-from r join c on c.run_id = r.id join kairos.event e on e.run_id = r.id and e.seq = 1
-order by c.priority desc, c.ready_at
+from r join kairos.event e on e.run_id = r.id and e.seq = 1
+order by r.priority desc, r.ready_at
 
 -- name: claim_steps
 -- Take step tasks that owners have offered. The fence is given by the `step_started` that follows.
