@@ -6,9 +6,11 @@ from pathlib import Path
 from types import TracebackType
 
 from kairos import settings
+from kairos.domain.keywords import checks_keywords
 from kairos.errors import ConfigError
 
 
+@checks_keywords
 class Database:
     """An open choice of database. Keeps the embedded server alive until `close`.
 

@@ -4,6 +4,8 @@ The tree:
 
     KairosError
       DefinitionError        a workflow, step or job is written wrongly
+        UnknownOption        a keyword that the function does not have; also a TypeError
+      InvalidArgument        a client was asked with a value that means nothing; also a ValueError
       ConfigError            a setting or environment value is malformed
       PayloadError           a value cannot be stored as JSON, or does not have the declared type
       InvalidTransition      a state machine was asked for a move that its table does not hold
@@ -46,6 +48,14 @@ class KairosError(Exception):
 
 class DefinitionError(KairosError):
     """A workflow, step or job is written wrongly. Raised on the line that defines it."""
+
+
+class UnknownOption(DefinitionError, TypeError):
+    """A public function was called with a keyword that it does not have. The hint names the nearest."""
+
+
+class InvalidArgument(KairosError, ValueError):
+    """A client was asked with a value that means nothing: an unknown status, a page of no rows."""
 
 
 class ConfigError(KairosError):

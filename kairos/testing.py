@@ -35,6 +35,7 @@ from kairos.authoring.context import LogRecord, MetricRecord
 from kairos.authoring.inline import InlineRun
 from kairos.domain.error_info import ErrorInfo
 from kairos.domain.events import LogEmitted, MetricEmitted, Recorded, StepStarted
+from kairos.domain.keywords import checks_keywords
 from kairos.domain.names import nearest
 from kairos.domain.projection import RunState
 from kairos.domain.states import RunStatus, StepStatus
@@ -98,6 +99,7 @@ class TestRun:
         return [(e.step, e.name, e.value) for e in events if isinstance(e, MetricEmitted)]
 
 
+@checks_keywords
 def run(
     workflow: Workflow, input: Any = None, *, replace: Mapping[str, Any] | None = None, connection: Any = None
 ) -> TestRun:
@@ -172,6 +174,7 @@ class Records:
         self.metrics.append(record)
 
 
+@checks_keywords
 def context(
     step: str = "step",
     *,
@@ -193,6 +196,7 @@ _lock = threading.Lock()
 _cluster: Cluster | None = None
 
 
+@checks_keywords
 @contextmanager
 def running(app: App, *, url: str | None = None, concurrency: int = 20) -> Iterator[Client]:
     """A worker for `app` in this process and a client, on a real Postgres, for the length of the block.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, Never, ParamSpec, TypeVar, overload
+from typing import Any, ParamSpec, TypeVar, overload
 
-from kairos.authoring import options
+from kairos.authoring.display import clean
 from kairos.authoring.job import Job
 from kairos.authoring.options import UNSET, MaybeDuration
 from kairos.authoring.redaction import Redaction
@@ -15,6 +15,7 @@ from kairos.authoring.values import ValueType
 from kairos.authoring.workflow import Workflow
 from kairos.domain.duration import Duration
 from kairos.domain.graph import DEFAULT_CRASH_LIMIT, DEFAULT_PRIORITY, DEFAULT_QUEUE
+from kairos.domain.keywords import checks_keywords
 from kairos.domain.names import check_name, nearest
 from kairos.domain.retry import Retry
 from kairos.errors import DefinitionError, WorkflowNotFound
@@ -22,10 +23,8 @@ from kairos.errors import DefinitionError, WorkflowNotFound
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_WORKFLOW_OPTIONS = ("input", "queue", "priority", "ttl", "retry", "timeout")
-_JOB_OPTIONS = ("name", "queue", "priority", "ttl", "retry", "timeout", "crash_limit")
 
-
+@checks_keywords
 class App:
     """A set of workflows and jobs that are deployed together.
 
@@ -73,7 +72,6 @@ class App:
         ttl: Duration | None = None,
         retry: Retry | None = None,
         timeout: MaybeDuration = UNSET,
-        **unknown: Never,
     ) -> Workflow:
         """Begin a workflow.
 
@@ -89,9 +87,7 @@ class App:
         Raises:
             DefinitionError: an option is wrong, or the name is taken.
         """
-        owner = f"workflow {check_name(name, 'workflow')!r}"
-        options.refuse_unknown(unknown, _WORKFLOW_OPTIONS, owner)
-        self._refuse_twin(name)
+        self._refuse_twin(check_name(name, "workflow"))
         made = Workflow(self, name, input=input, queue=queue, priority=priority, ttl=ttl, retry=retry, timeout=timeout)
         self._workflows[name] = made
         return made
@@ -123,14 +119,12 @@ class App:
         retry: Retry | None = None,
         timeout: MaybeDuration = UNSET,
         crash_limit: int = DEFAULT_CRASH_LIMIT,
-        **unknown: Any,
     ) -> Any:
         """Make a function a job, as `@app.job` or `@app.job(...)`. Options as in `workflow`.
 
         Raises:
             DefinitionError: the job is written wrongly, or the name is taken.
         """
-        options.refuse_unknown(unknown, _JOB_OPTIONS, f"a job of app {self.name!r}")
 
         def decorate(function: Callable[..., Any]) -> Job[..., Any]:
             job_name = check_name(function_name(function, name), "job")
@@ -162,6 +156,11 @@ class App:
         return known
 
     def _build_type(self, annotation: Any, names: Mapping[str, Any], owner: str) -> ValueType:
+        if isinstance(annotation, str):
+            raise DefinitionError(
+                f"{owner}: {clean(annotation, 80)!r} is a text, not a type",
+                hint="Define the type above, and write its name without quotes.",
+            )
         try:
             return ValueType(annotation, names=dict(names))
         except DefinitionError as exc:

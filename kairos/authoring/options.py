@@ -5,13 +5,12 @@ Knows types and ranges. Knows nothing of functions and their parameters.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import timedelta
 from enum import Enum
 from typing import Any, Final, Literal
 
 from kairos.domain.duration import Duration, parse_duration
-from kairos.domain.names import check_name, nearest
+from kairos.domain.names import check_name
 from kairos.domain.retry import Retry
 from kairos.errors import DefinitionError
 
@@ -70,12 +69,6 @@ def check_count(value: object, what: str, owner: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise DefinitionError(f"{owner}: {what}={_show(value)} is not a whole number of at least 1")
     return value
-
-
-def refuse_unknown(unknown: Iterable[str], valid: Iterable[str], owner: str) -> None:
-    """Raise for the first option that does not exist."""
-    for name in unknown:
-        raise DefinitionError(f"{owner}: there is no option {name!r}", hint=nearest(name, valid), option=name)
 
 
 def _show(value: object) -> str:

@@ -24,6 +24,7 @@ from typing import Any
 from urllib.parse import quote, quote_plus
 
 from kairos.domain import canonical
+from kairos.domain.keywords import checks_keywords
 from kairos.errors import DefinitionError
 
 PLACEHOLDER = "[redacted]"
@@ -60,6 +61,7 @@ _DEFAULT_PATTERNS = re.compile(
 )
 
 
+@checks_keywords
 @dataclass(frozen=True)
 class Redaction:
     """What an app never stores.

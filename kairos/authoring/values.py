@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticUndefinedAnnotation
 from pydantic.json_schema import JsonSchemaMode
 
 from kairos.authoring.display import clean
@@ -18,7 +19,7 @@ from kairos.authoring.problems import describe_problems, type_label
 from kairos.authoring.redaction import PLACEHOLDER, Redactor
 from kairos.domain import canonical
 from kairos.domain.payload import NULL, Payload
-from kairos.errors import PayloadError
+from kairos.errors import DefinitionError, PayloadError
 
 _NO_RULES = Redactor()
 
@@ -41,7 +42,17 @@ class ValueType:
             self._encode_json: Encoder = encode_any
             self._load: Loader = canonical.decode
             return
-        self._adapter = build_adapter(annotation, self.label, names)
+        try:
+            self._adapter = build_adapter(annotation, self.label, names)
+        except DefinitionError:
+            raise
+        except PydanticUndefinedAnnotation as exc:
+            raise DefinitionError(
+                f"{self.label} refers to {exc.name!r}, which is not defined here",
+                hint=f"Define {exc.name!r} above the line that uses it, at run time (not under TYPE_CHECKING).",
+            ) from None
+        except Exception as exc:  # what is no type at all confuses pydantic in many ways
+            raise DefinitionError(f"{self.label} is not a type of values: {_brief(exc)}") from exc
         self._encode_json, self._load = coders(annotation, self._adapter)
 
     def encode(self, value: Any, what: str = "the value", redactor: Redactor = _NO_RULES) -> Payload:

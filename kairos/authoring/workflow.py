@@ -29,6 +29,7 @@ from kairos.domain.graph import (
     Graph,
     StepSpec,
 )
+from kairos.domain.keywords import checks_keywords
 from kairos.domain.names import check_name
 from kairos.domain.payload import NULL, Payload
 from kairos.domain.retry import Retry
@@ -41,9 +42,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 StepRef = Step[..., Any] | str
 
-_STEP_OPTIONS = ("name", "after", "needs", "retry", "timeout", "queue", "priority", "ttl", "crash_limit")
 
-
+@checks_keywords
 class Workflow:
     """A DAG of steps. Made by `App.workflow`.
 
@@ -152,7 +152,6 @@ class Workflow:
         priority: int | None = None,
         ttl: Duration | None = None,
         crash_limit: int = DEFAULT_CRASH_LIMIT,
-        **unknown: Any,
     ) -> Any:
         """Make a function a step, as `@wf.step` or `@wf.step(...)`.
 
@@ -170,7 +169,6 @@ class Workflow:
         Raises:
             DefinitionError: the step is written wrongly.
         """
-        options.refuse_unknown(unknown, _STEP_OPTIONS, f"a step of workflow {self.name!r}")
 
         def decorate(function: Callable[..., Any]) -> Step[..., Any]:
             step_name = check_name(function_name(function, name), f"workflow {self.name!r}: step")

@@ -23,6 +23,7 @@ from kairos.domain.commands import RequestCancel
 from kairos.domain.duration import Duration, parse_duration
 from kairos.domain.events import Recorded
 from kairos.domain.fingerprint import Definition
+from kairos.domain.keywords import checks_keywords
 from kairos.domain.names import nearest
 from kairos.domain.projection import RunState
 from kairos.domain.states import RunStatus
@@ -44,6 +45,7 @@ RunRef = UUID | str
 AnyWorkflow = Workflow | str
 
 
+@checks_keywords
 class AsyncRun:
     """A handle on one run: what was known when it was read, and verbs.
 
@@ -130,6 +132,7 @@ def _raise_ending(finished: Finished) -> NoReturn:
     )
 
 
+@checks_keywords
 class AsyncClient:
     """Starts runs and looks at them. Use it as `async with AsyncClient() as client: ...`.
 

@@ -22,6 +22,7 @@ from kairos.client.aio import AnyWorkflow, AsyncClient, AsyncRun, RunRef
 from kairos.client.starting import start_within_blocking
 from kairos.domain.duration import Duration
 from kairos.domain.events import Recorded
+from kairos.domain.keywords import checks_keywords
 from kairos.domain.projection import RunState
 from kairos.domain.states import RunStatus
 from kairos.errors import KairosError
@@ -30,6 +31,7 @@ from kairos.store.reader import RunInfo
 T = TypeVar("T")
 
 
+@checks_keywords
 class Run:
     """A handle on one run: what was known when it was read, and verbs.
 
@@ -88,6 +90,7 @@ class Run:
         return f"<Run {self.info.workflow} {self.id} {self.status}>"
 
 
+@checks_keywords
 class Client:
     """Starts runs and looks at them. Use it as `with Client() as client: ...`.
 

@@ -10,11 +10,13 @@ from datetime import timedelta
 from typing import Any
 
 from kairos.domain.duration import Duration, format_duration, parse_duration
+from kairos.domain.keywords import checks_keywords
 from kairos.errors import DefinitionError
 
 ExceptionTypes = type[BaseException] | Iterable[type[BaseException]]
 
 
+@checks_keywords
 @dataclass(frozen=True, slots=True)
 class Retry:
     """How often and how soon a failed step is tried again.

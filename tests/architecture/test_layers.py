@@ -19,7 +19,7 @@ LAYERS: dict[str, list[str]] = {
     "engine": ["errors", "domain", "authoring", "store", "settings"],
     "replay": ["errors", "domain", "authoring", "store", "settings"],
     "embedded": ["errors"],
-    "database": ["errors", "store", "settings", "embedded"],
+    "database": ["errors", "domain", "store", "settings", "embedded"],
     "client": [*CORE, "database"],
     "worker": [*CORE, "database"],
     "cli": [*CORE, "database", "embedded", "client", "worker", "diagnosis", "replay"],

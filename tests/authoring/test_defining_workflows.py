@@ -291,6 +291,27 @@ def test_a_workflow_takes_only_storable_input_types() -> None:
         App("shop").workflow("w", input=list[Iterable[int]])
 
 
+class Unfinished(BaseModel):
+    other: NotYet  # type: ignore[name-defined]  # noqa: F821
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("Order", "workflow 'w': input: 'Order' is a text, not a type"),
+        ("int", "workflow 'w': input: 'int' is a text, not a type"),
+        ("a b", "workflow 'w': input: 'a b' is a text, not a type"),
+        (list["Nowhere"], "workflow 'w': input: list['Nowhere'] refers to 'Nowhere', which is not defined here"),  # type: ignore[name-defined]  # noqa: F821
+        (Unfinished, "workflow 'w': input: Unfinished refers to 'NotYet', which is not defined here"),
+        ({"order": int}, "workflow 'w': input: {'order': <class 'int'>} is not a type of values"),
+    ],
+)
+def test_an_input_that_is_no_type_yet_or_none_at_all_is_refused_in_words(given: Any, message: str) -> None:
+    with pytest.raises(DefinitionError) as caught:
+        App("shop").workflow("w", input=given)
+    assert str(caught.value).startswith(message)
+
+
 def test_names_are_unique_in_a_workflow_and_in_an_app() -> None:
     app = App("shop")
     wf = app.workflow("w")
