@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from kairos.domain.duration import parse_duration
+from kairos.domain.duration import format_duration, parse_duration
 from kairos.domain.names import check_name, nearest
 from kairos.errors import ConfigError, KairosError
 
@@ -26,12 +27,23 @@ class Setting:
     help: str
     is_secret: bool = False
 
+    def explain(self) -> str:
+        """What it is for, with an example: the hint for who has given it a wrong value."""
+        example = f" For example {self.env}={self.default} (the default)." if self.default else ""
+        return f"It means: {self.help}.{example}"
+
 
 def _seconds(low: float, high: float) -> Callable[[str], float]:
+    shortest = format_duration(timedelta(seconds=low)) if low else "0s"
+    longest = format_duration(timedelta(seconds=high))
+
     def parse(text: str) -> float:
-        value = parse_duration(float(text) if text.replace(".", "", 1).isdigit() else text).total_seconds()
+        try:
+            value = parse_duration(float(text) if text.replace(".", "", 1).isdigit() else text).total_seconds()
+        except KairosError:
+            value = -1.0
         if not low <= value <= high:
-            raise ValueError(f"must be between {low:g}s and {high:g}s")
+            raise ValueError(f"must be a duration from {shortest} to {longest}")
         return value
 
     return parse
@@ -39,9 +51,9 @@ def _seconds(low: float, high: float) -> Callable[[str], float]:
 
 def _count(low: int, high: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
-        value = int(text)
+        value = int(text) if text.strip().isdecimal() else low - 1
         if not low <= value <= high:
-            raise ValueError(f"must be between {low} and {high}")
+            raise ValueError(f"must be a whole number from {low:,} to {high:,}")
         return value
 
     return parse
@@ -50,7 +62,7 @@ def _count(low: int, high: int) -> Callable[[str], int]:
 def _queues(text: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     if not names:
-        raise ValueError("names no queue")
+        raise ValueError("names no queue; write default, or default,payments")
     return tuple(check_name(name, "queue") for name in names)
 
 
@@ -133,7 +145,7 @@ def _read(name: str, setting: Setting, env: Mapping[str, str]) -> Value:
     except (ValueError, KairosError) as exc:
         why = exc.message if isinstance(exc, KairosError) else str(exc)
         shown = "***" if setting.is_secret else repr(text)
-        raise ConfigError(f"{setting.env}={shown}: {why}", hint=f"It means: {setting.help}.") from None
+        raise ConfigError(f"{setting.env}={shown}: {why}", hint=setting.explain()) from None
     return Value(name, setting, value, text, "default" if given is None else "environment")
 
 

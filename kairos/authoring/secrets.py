@@ -18,7 +18,7 @@ from kairos.errors import SecretError
 
 NOT_A_REFERENCE = "not_a_secret_reference"
 """The pydantic error type for it. The input it carries may be the secret itself: never show it."""
-_HINT = 'Write kairos.Secret("env:NAME") or kairos.Secret("file:/path").'
+_HINT = 'Write "env:NAME" for an environment variable of the worker, or "file:PATH" for a file that it can read.'
 
 
 class Secret:
@@ -37,7 +37,7 @@ class Secret:
     def __init__(self, reference: str) -> None:
         if not isinstance(reference, str) or not _is_reference(reference):
             # Not shown: who passes the secret itself by mistake must not find it in a log.
-            raise SecretError("this is not a reference to a secret", hint=_HINT)
+            raise SecretError("what kairos.Secret was given is not a reference to a secret", hint=_HINT)
         self.reference = reference
         # A thread that the step starts by itself has no context; then this one knows whom to tell.
         self._redactor: Redactor | None = ATTEMPT.get()
@@ -129,7 +129,9 @@ def _parse(value: Any) -> Secret:
     if isinstance(value, dict) and value.keys() == {"$secret"}:
         value = value["$secret"]
     if not isinstance(value, str) or not _is_reference(value):
-        raise PydanticCustomError(NOT_A_REFERENCE, 'Input should be {"$secret": "env:NAME"} or "file:/path"')
+        raise PydanticCustomError(
+            NOT_A_REFERENCE, 'Input should be a reference to a secret: "env:NAME" or "file:PATH", not the secret itself'
+        )
     return Secret(value)
 
 

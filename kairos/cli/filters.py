@@ -5,9 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from kairos.domain.duration import parse_duration
-from kairos.domain.names import nearest
-from kairos.domain.states import RunStatus
-from kairos.errors import ConfigError, DefinitionError
+from kairos.domain.states import RunStatus, read_run_status
+from kairos.errors import ConfigError, DefinitionError, InvalidArgument
 
 
 def read_labels(given: tuple[str, ...]) -> dict[str, str]:
@@ -24,10 +23,9 @@ def read_labels(given: tuple[str, ...]) -> dict[str, str]:
 def read_status(text: str) -> RunStatus:
     """A status in any letter case. Raises ConfigError, proposing the nearest."""
     try:
-        return RunStatus(text.upper())
-    except ValueError:
-        names = [status.lower() for status in RunStatus]
-        raise ConfigError(f"--status {text!r} is not a status", hint=nearest(text.lower(), names)) from None
+        return read_run_status(text)
+    except InvalidArgument as exc:
+        raise ConfigError(f"--{exc.message}", hint=exc.hint) from None
 
 
 def read_duration(text: str, option: str) -> timedelta:

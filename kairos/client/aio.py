@@ -26,8 +26,10 @@ from kairos.domain.fingerprint import Definition
 from kairos.domain.keywords import checks_keywords
 from kairos.domain.names import nearest
 from kairos.domain.projection import RunState
-from kairos.domain.states import RunStatus
+from kairos.domain.states import RunStatus, read_run_status
 from kairos.errors import (
+    InvalidArgument,
+    PayloadError,
     RunCancelled,
     RunExpired,
     RunFailed,
@@ -236,27 +238,29 @@ class AsyncClient:
         """Start many runs of one workflow, 1,000 to a statement; much faster than one by one.
 
         Raises:
-            PayloadError: an input does not fit (nothing is started then).
-            ValueError: `keys` and `inputs` differ in length.
+            PayloadError: an input does not fit; says which one. Nothing is started then.
+            InvalidArgument: `keys` and `inputs` differ in length.
         """
         if keys is not None and len(keys) != len(inputs):
-            raise ValueError(f"{len(inputs)} inputs but {len(keys)} keys")
-        target = workflow if isinstance(workflow, Workflow) else await self._named(workflow)
-        ttl_delta = None if ttl is None else parse_duration(ttl, what="ttl")
-        starts = [
-            prepare(
-                target,
-                value,
-                key=keys[i] if keys else None,
-                labels=labels,
-                queue=queue,
-                priority=priority,
-                ttl=ttl_delta,
-                key_ttl=None,
-                run_id=None,
+            raise InvalidArgument(
+                f"{len(inputs)} inputs but {len(keys)} keys", hint="Give one key for each input, in the same order."
             )
-            for i, value in enumerate(inputs)
-        ]
+        target = workflow if isinstance(workflow, Workflow) else await self._named(workflow)
+        options: dict[str, Any] = {
+            "labels": labels,
+            "queue": queue,
+            "priority": priority,
+            "ttl": None if ttl is None else parse_duration(ttl, what="ttl"),
+            "key_ttl": None,
+            "run_id": None,
+        }
+        starts = []
+        for i, value in enumerate(inputs):
+            try:
+                start = prepare(target, value, key=keys[i] if keys else None, **options)
+            except PayloadError as exc:
+                raise PayloadError(f"inputs[{i}]: {exc.message}", hint=exc.hint, **exc.facts, index=i) from exc
+            starts.append(start)
         ids = await self._starter.start_many(starts)
         kind = workflow if isinstance(workflow, Workflow) else None
         return [AsyncRun(self, self._fresh_info(s, i), kind) for s, i in zip(starts, ids, strict=True)]
@@ -340,14 +344,17 @@ class AsyncClient:
         """Runs, newest first. For the next page pass the last id of this one as `before`.
 
         Raises:
-            ValueError: an unknown status, or a limit outside 1 to 1,000.
+            InvalidArgument: an unknown status, or a limit outside 1 to 1,000.
         """
         if not 1 <= limit <= 1000:
-            raise ValueError(f"limit={limit}: must be between 1 and 1,000")
+            raise InvalidArgument(
+                f"limit={limit}: must be between 1 and 1,000",
+                hint="For more, ask for the next page: before=<the last id of this one>.",
+            )
         wanted = [status] if isinstance(status, str) else status
         infos = await self._reader.list_runs(
             workflow=workflow,
-            statuses=None if wanted is None else [RunStatus(s.upper()).value for s in wanted],
+            statuses=None if wanted is None else [read_run_status(s).value for s in wanted],
             key=key,
             labels=labels,
             since=since,
@@ -369,7 +376,7 @@ class AsyncClient:
     async def state(self, run: RunRef, *, at: int | None = None) -> RunState:
         """The state of a run after event `at` (default: now): the fold of its events up to there."""
         if at is not None and at < 0:
-            raise ValueError(f"at={at}: seq counts from 1; 0 is the moment before the first event")
+            raise InvalidArgument(f"at={at}: seq counts from 1; 0 is the moment before the first event")
         return await self._reader.state(await self.find(run), at)
 
     async def wait(self, run: RunRef, timeout: Duration | None = None) -> AsyncRun:

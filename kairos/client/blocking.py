@@ -200,7 +200,7 @@ class Client:
         before: RunRef | None = None,
         limit: int = 50,
     ) -> list[Run]:
-        """Runs, newest first. For the next page pass the last id of this one as `before`."""
+        """Runs, newest first. For the next page pass the last id of this one as `before`. See `AsyncClient.list`."""
         found = self._inner.list(
             workflow=workflow, status=status, key=key, labels=labels, since=since, until=until,
             before=before, limit=limit,

@@ -103,8 +103,12 @@ def check(value: Any) -> None:
 
 
 _HINT = (
-    "Return plain JSON values, or annotate the step's return type (a pydantic model, a dataclass, "
-    "dict[str, datetime], ...): then pydantic converts both ways."
+    "Use plain JSON values, or declare a type (a pydantic model, a dataclass, dict[str, datetime], ...) as the "
+    "workflow's input or the step's return type: then pydantic converts both ways."
+)
+_TEXT_HINT = (
+    "Such text comes from broken UTF-16, or from bytes decoded with `surrogateescape`. Repair it where it is read, "
+    "for instance text.encode('utf-8', 'replace').decode(), or store the bytes in a field of type bytes."
 )
 
 
@@ -149,13 +153,14 @@ def _check_text(text: str, path: tuple[str | int, ...]) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise _refuse(path, "holds half of a surrogate pair, which is not valid Unicode") from None
+        why = "holds half of a surrogate pair, which is not valid Unicode"
+        raise _refuse(path, why, _TEXT_HINT) from None
 
 
-def _refuse(path: tuple[str | int, ...], why: str) -> PayloadError:
+def _refuse(path: tuple[str | int, ...], why: str, hint: str = _HINT) -> PayloadError:
     where = "$" + "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path)
     where = where.encode("utf-8", "backslashreplace").decode()
-    return PayloadError(f"the value at {where} {why}", hint=_HINT, path=where)
+    return PayloadError(f"the value at {where} {why}", hint=hint, path=where)
 
 
 def _show(key: object) -> str:

@@ -14,7 +14,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,119}")
 def check_name(name: object, what: str) -> str:
     """Return `name` if it may name a workflow, step, job, queue or app.
 
-    Letters, digits, `_`, `.`, `-`; starts with a letter or `_`; at most 120 characters.
+    ASCII letters, digits, `_`, `.`, `-`; starts with a letter or `_`; at most 120 characters.
 
     Raises:
         DefinitionError: otherwise; `what` says what was being named.
@@ -23,7 +23,7 @@ def check_name(name: object, what: str) -> str:
         shown = ascii(name)
         raise DefinitionError(
             f"{what} name {shown[:80]} is not valid",
-            hint="Use letters, digits, '_', '-' and '.', starting with a letter; at most 120 characters.",
+            hint="Use ASCII letters (a-z, A-Z), digits, '_', '-' and '.', starting with a letter or '_'; at most 120.",
             value=name,
         )
     return name

@@ -24,7 +24,7 @@ class Retry:
     Attributes:
         attempts: how many attempts may *fail* before the step is DEAD; 1 means no retry. At least 1.
             Attempts lost to a dead or drained worker do not count.
-        base: delay after the first failure.
+        base: delay after the first failure; not longer than `cap`.
         factor: each further delay is this many times the one before. At least 1.
         cap: no delay is longer, jitter included.
         jitter: the delay is multiplied by a factor drawn evenly from [1 - jitter, 1 + jitter). 0 to 1.
@@ -32,7 +32,7 @@ class Retry:
         never_retry: these are never retried; it wins over `retry_on`.
 
     Raises:
-        DefinitionError: a value outside its range.
+        DefinitionError: a value outside its range, or `base` longer than `cap`.
     """
 
     attempts: int = 3
@@ -46,8 +46,8 @@ class Retry:
     def __post_init__(self) -> None:
         if isinstance(self.attempts, bool) or not isinstance(self.attempts, int) or self.attempts < 1:
             raise DefinitionError(
-                f"Retry(attempts={self.attempts!r}): at least one attempt is needed",
-                hint="attempts counts the first try too: attempts=1 means no retry.",
+                f"Retry(attempts={self.attempts!r}): must be a whole number of at least 1",
+                hint="attempts counts the first try too: attempts=3 retries twice, attempts=1 never.",
             )
         if not (isinstance(self.factor, int | float) and 1 <= self.factor < math.inf):
             raise DefinitionError(f"Retry(factor={self.factor!r}): must be a finite number, 1 or more")
@@ -55,6 +55,12 @@ class Retry:
             raise DefinitionError(f"Retry(jitter={self.jitter!r}): must be a number between 0 and 1")
         object.__setattr__(self, "base", parse_duration(self.base, what="Retry(base=...)"))
         object.__setattr__(self, "cap", parse_duration(self.cap, what="Retry(cap=...)"))
+        if self.base_delay > self.cap_delay:
+            base, cap = format_duration(self.base_delay), format_duration(self.cap_delay)
+            raise DefinitionError(
+                f"Retry(base={base!r}, cap={cap!r}): the first delay is longer than the longest one allowed",
+                hint=f"Give a cap of at least the base: Retry(base={base!r}, cap={base!r}). The usual cap is 5m.",
+            )
         for name in ("retry_on", "never_retry"):
             object.__setattr__(self, name, _exception_types(getattr(self, name), name))
 
@@ -90,13 +96,10 @@ class Retry:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Retry:
         """Rebuild a pinned policy. Exception types stay names: they live in code."""
-        policy = cls(
-            attempts=data["attempts"],
-            base=timedelta(microseconds=data["base_us"]),
-            factor=data["factor"],
-            cap=timedelta(microseconds=data["cap_us"]),
-            jitter=data["jitter"],
-        )
+        base, cap = (timedelta(microseconds=data[key]) for key in ("base_us", "cap_us"))
+        policy = cls(data["attempts"], min(base, cap), data["factor"], cap, data["jitter"])
+        # What a definition was stored with stays readable, whatever would be refused in a new one.
+        object.__setattr__(policy, "base", base)
         for name in ("retry_on", "never_retry"):
             object.__setattr__(policy, name, tuple(data[name]) if data.get(name) else None)
         return policy
@@ -151,10 +154,14 @@ def _matches(error: BaseException, kinds: tuple[type[BaseException] | str, ...])
 def _exception_types(value: Any, name: str) -> tuple[type[BaseException], ...] | None:
     if value is None:
         return None
-    types = (value,) if isinstance(value, type) else tuple(value)
+    many = isinstance(value, Iterable) and not isinstance(value, str | bytes | type)
+    types = tuple(value) if many else (value,)
     for item in types:
         if not (isinstance(item, type) and issubclass(item, BaseException)):
-            raise DefinitionError(f"Retry({name}=...) takes exception types, not {item!r}")
+            raise DefinitionError(
+                f"Retry({name}=...) takes exception types, not {item!r}",
+                hint=f"Write the class itself, without quotes: {name}=ValueError, or {name}=(OSError, KeyError).",
+            )
     return types
 
 

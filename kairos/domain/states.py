@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import TypeVar
 
-from kairos.errors import InvalidTransition
+from kairos.domain.names import nearest
+from kairos.errors import InvalidArgument, InvalidTransition
 
 
 class StepStatus(StrEnum):
@@ -58,6 +59,22 @@ class RunStatus(StrEnum):
     def is_terminal(self) -> bool:
         """Whether the run has ended."""
         return self in _TERMINAL_RUNS
+
+
+def read_run_status(given: str) -> RunStatus:
+    """The status that a text in any letter case names.
+
+    Raises:
+        InvalidArgument: none; proposes the nearest and lists all.
+    """
+    try:
+        return RunStatus(given.upper())
+    except (ValueError, AttributeError):
+        names = [status.value for status in RunStatus]
+        raise InvalidArgument(
+            f"status={given!r} is not a status of a run: {', '.join(names)}",
+            hint=nearest(str(given).upper(), names),
+        ) from None
 
 
 _TERMINAL_STEPS = frozenset({"DONE", "DEAD", "EXPIRED", "SKIPPED", "CANCELLED"})

@@ -33,6 +33,18 @@ class Account(BaseModel):
     owner: str = "ada"
 
 
+@pytest.mark.parametrize("malformed", [CANARY, "env:", "file:", "env:A=B", "vault:x", 5, None])
+def test_a_malformed_reference_is_taught_both_forms_and_never_shown(malformed: Any) -> None:
+    with pytest.raises(SecretError) as made:
+        Secret(malformed)
+    with pytest.raises(PayloadError) as given:
+        new_workflow(Account).encode_input({"key": malformed})
+    for error in (made.value, given.value):
+        assert '"env:NAME"' in str(error)
+        assert '"file:PATH"' in str(error)
+        assert CANARY not in str(error)
+
+
 @pytest.fixture(autouse=True)
 def canary(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(NAME, CANARY)

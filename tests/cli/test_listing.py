@@ -90,7 +90,7 @@ def test_an_empty_page_of_a_filter_is_not_an_empty_database(in_shop: Kairos, som
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ("--status fooled", "--status 'fooled' is not a status\nhint: Did you mean 'failed'?"),
+        ("--status fooled", "--status='fooled' is not a status of a run: SCHEDULED, RUNNING, PAUSED, DONE"),
         ("--since yesterday", "--since 'yesterday' is not a time"),
         ("--label customer", "--label 'customer' is not NAME=VALUE"),
         ("--limit 0", "--limit"),

@@ -305,7 +305,7 @@ def test_options_reach_the_worker(start_kairos: Start, database: TestDatabase) -
     ("arguments", "complaint"),
     [
         (("--lease", "soon"), "--lease=soon: "),
-        (("--lease", "1ms"), "--lease=1ms: must be between 1s and 3600s"),
+        (("--lease", "1ms"), "--lease=1ms: must be a duration from 1s to 1h"),
         (("--drain-timeout", "-1s"), "--drain-timeout=-1s"),
         (("--queues", "no such"), "queue name 'no such' is not valid"),
         (("--queues", ","), "--queues=,: names no queue"),

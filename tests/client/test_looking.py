@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -67,12 +68,27 @@ def test_lists_are_filtered_and_paged_newest_first(database: TestDatabase) -> No
             future = datetime.now(UTC) + timedelta(hours=1)
             assert await client.list(since=future) == []
             assert len(await client.list(until=future)) == 7
-            with pytest.raises(ValueError, match="NOPE"):
-                await client.list(status="nope")
-            with pytest.raises(ValueError, match="limit"):
+            with pytest.raises(kairos.InvalidArgument, match="limit=0: must be between 1 and 1,000"):
                 await client.list(limit=0)
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("status", ["dno", ["done", "dno"]], ids=str)
+def test_an_unknown_status_is_told_the_nearest_and_all(database: TestDatabase, status: Any) -> None:
+    async def ask() -> None:
+        async with kairos.AsyncClient(database.dsn) as client:
+            await client.list(status=status)
+
+    with kairos.Client(database.dsn) as client:
+        for listing in (lambda: client.list(status=status), lambda: asyncio.run(ask())):
+            with pytest.raises(kairos.InvalidArgument) as caught:
+                listing()
+            assert str(caught.value) == (
+                "status='dno' is not a status of a run: SCHEDULED, RUNNING, PAUSED, DONE, FAILED, CANCELLED, EXPIRED\n"
+                "  hint: Did you mean 'DONE'?"
+            )
+            assert isinstance(caught.value, ValueError)
 
 
 def test_the_state_at_every_seq_is_the_fold_of_the_events_up_to_there(database: TestDatabase) -> None:

@@ -80,14 +80,17 @@ def test_a_batch_may_repeat_a_key(database: TestDatabase) -> None:
     with kairos.Client(database.dsn) as client:
         runs = client.start_many(orders, [ORDER] * 4, keys=["a", "b", "a", "b"])
         assert [r.id for r in runs] == [runs[0].id, runs[1].id, runs[0].id, runs[1].id]
-        with pytest.raises(ValueError, match="2 inputs but 1 keys"):
+        with pytest.raises(kairos.InvalidArgument, match="2 inputs but 1 keys"):
             client.start_many(orders, [ORDER] * 2, keys=["a"])
 
 
 def test_one_bad_input_starts_nothing_of_its_batch(database: TestDatabase) -> None:
     with kairos.Client(database.dsn) as client:
-        with pytest.raises(kairos.PayloadError, match="amount"):
+        with pytest.raises(kairos.PayloadError, match=r"^inputs\[1\]: the input of workflow 'orders' .*amount") as bad:
             client.start_many(orders, [ORDER, {"order_id": "x", "amount": "much"}])
+        assert bad.value.facts["index"] == 1
+        with pytest.raises(kairos.PayloadError, match=r"^inputs\[1\]: the key"):
+            client.start_many(orders, [ORDER, ORDER], keys=["a", ""])
     assert database.fetch("select count(*) from kairos.run") == [(0,)]
 
 

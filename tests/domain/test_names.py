@@ -27,6 +27,7 @@ def test_any_other_name_is_refused_with_what_it_was_for(name: Any) -> None:
     with pytest.raises(DefinitionError, match="step name") as caught:
         check_name(name, "step")
     assert caught.value.facts == {"value": name}
+    assert "ASCII letters (a-z, A-Z)" in str(caught.value)
     str(caught.value).encode()
 
 

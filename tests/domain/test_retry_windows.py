@@ -134,12 +134,11 @@ def test_there_is_no_pause_before_the_first_failure(failures: int) -> None:
 
 
 policies = st.builds(
-    Retry,
-    attempts=st.integers(1, 100),
-    base=st.timedeltas(timedelta(0), timedelta(days=400)),
-    factor=st.floats(1, 1e300) | st.integers(1, 10),
-    cap=st.timedeltas(timedelta(0), timedelta(days=36500)),
-    jitter=st.floats(0, 1),
+    lambda attempts, delays, factor, jitter: Retry(attempts, min(delays), factor, max(delays), jitter),
+    st.integers(1, 100),
+    st.tuples(st.timedeltas(timedelta(0), timedelta(days=400)), st.timedeltas(timedelta(0), timedelta(days=36500))),
+    st.floats(1, 1e300) | st.integers(1, 10),
+    st.floats(0, 1),
 )
 rolls = st.floats(0, 1, exclude_max=True)
 
@@ -216,6 +215,10 @@ def test_never_retry_wins_over_retry_on_and_subclasses_count(only: str, never: s
         {"retry_on": [int]},
         {"retry_on": ["ValueError"]},
         {"never_retry": object},
+        {"never_retry": "ValueError"},
+        {"retry_on": 5},
+        {"base": "6m"},
+        {"base": 2, "cap": 1},
     ],
     ids=str,
 )
@@ -224,9 +227,41 @@ def test_a_value_out_of_its_range_is_refused_where_it_is_written(wrong: dict[str
         Retry(**wrong)
 
 
+REMEDIES: list[tuple[dict[str, Any], str]] = [
+    (
+        {"attempts": "5"},
+        "Retry(attempts='5'): must be a whole number of at least 1\n"
+        "  hint: attempts counts the first try too: attempts=3 retries twice, attempts=1 never.",
+    ),
+    (
+        {"never_retry": "ValueError"},
+        "Retry(never_retry=...) takes exception types, not 'ValueError'\n"
+        "  hint: Write the class itself, without quotes: never_retry=ValueError, or never_retry=(OSError, KeyError).",
+    ),
+    (
+        {"base": "10m"},
+        "Retry(base='10m', cap='5m'): the first delay is longer than the longest one allowed\n"
+        "  hint: Give a cap of at least the base: Retry(base='10m', cap='10m'). The usual cap is 5m.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("wrong", "text"), REMEDIES, ids=[str(row[0]) for row in REMEDIES])
+def test_a_refused_value_is_told_what_to_write_instead(wrong: dict[str, Any], text: str) -> None:
+    with pytest.raises(DefinitionError) as caught:
+        Retry(**wrong)
+    assert str(caught.value) == text
+
+
+def test_a_stored_policy_whose_base_is_above_its_cap_stays_readable() -> None:
+    stored = {**Retry(base="5s", cap="5s").to_json(), "base_us": 7_000_000}
+    assert Retry.from_json(stored).to_json() == stored
+
+
 def test_the_limits_themselves_are_within_the_range() -> None:
     Retry(attempts=1, factor=1, jitter=0, base=0, cap=0)
     Retry(jitter=1)
+    Retry(base="5m", cap="5m")
 
 
 def test_a_policy_says_what_it_does() -> None:
