@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import getpass
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
@@ -33,7 +33,6 @@ from kairos.errors import (
     RunCancelled,
     RunExpired,
     RunFailed,
-    RunNotFound,
     WaitTimeout,
     WorkflowNotFound,
 )
@@ -41,7 +40,7 @@ from kairos.store.clock import DatabaseClock
 from kairos.store.connect import PLAN_ONCE, Session
 from kairos.store.history import Advanced, Conn, History
 from kairos.store.queries import query
-from kairos.store.reader import Finished, Reader, RunInfo
+from kairos.store.reader import Ended, Finished, Reader, RunInfo
 
 RunRef = UUID | str
 AnyWorkflow = Workflow | str
@@ -51,18 +50,36 @@ AnyWorkflow = Workflow | str
 class AsyncRun:
     """A handle on one run: what was known when it was read, and verbs.
 
-    Attributes:
-        info: the facts as last read; `id`, `status` and the rest are taken from it.
+    Made by the verbs of `AsyncClient`.
     """
 
-    def __init__(self, client: AsyncClient, info: RunInfo, workflow: Workflow | None = None) -> None:
-        self._client, self.info, self._workflow = client, info, workflow
+    def __init__(
+        self,
+        client: AsyncClient,
+        run_id: UUID,
+        known: RunInfo | Start | Ended,
+        workflow: Workflow | None = None,
+        since: float | None = None,
+    ) -> None:
+        self._client, self._run_id, self._known, self._workflow = client, run_id, known, workflow
+        self._since = since
         self._finished: Finished | None = None
+
+    @property
+    def info(self) -> RunInfo:
+        """The facts as last read; `id`, `status` and the rest are taken from it."""
+        known = self._known
+        # Built when asked for: most runs of a program that starts many are never looked at.
+        if isinstance(known, Start):
+            known = self._known = _info_of_start(known, self._run_id)
+        elif isinstance(known, Ended):
+            known = self._known = known.info
+        return known
 
     @property
     def id(self) -> str:
         """The run's id."""
-        return str(self.info.id)
+        return str(self._run_id)
 
     @property
     def status(self) -> RunStatus:
@@ -71,12 +88,12 @@ class AsyncRun:
 
     async def refresh(self) -> AsyncRun:
         """Read the run again."""
-        self.info = await self._client._reader.run(self.info.id)
+        self._known = await self._client._reader.run(self._run_id)
         return self
 
     async def wait(self, timeout: Duration | None = None) -> AsyncRun:
         """Wait until the run has ended, well or badly; returns itself. Raises WaitTimeout."""
-        self.info = await self._client._wait(self.info.id, timeout)
+        self._known = await self._wait(timeout)
         return self
 
     async def result(self, timeout: Duration | None = None) -> Any:
@@ -89,18 +106,57 @@ class AsyncRun:
             WaitTimeout: it has not ended in time.
             RunFailed, RunCancelled, RunExpired: it ended badly.
         """
-        await self.wait(timeout)
-        if self._finished is None:
-            self._finished = (await self._client._reader.finished([self.info]))[self.info.id]
+        if self._finished is None or self._finished.info.status is not RunStatus.DONE:
+            ended = await self._wait(timeout, outputs=True)
+            self._finished = await self._client._reader.output(ended)
+            self._known = self._finished.info
         return output_of(self._finished, self._workflow)
+
+    async def _wait(self, timeout: Duration | None, *, outputs: bool = False) -> Ended:
+        seconds = None if timeout is None else parse_duration(timeout, what="timeout").total_seconds()
+        client, run_id = self._client, self._run_id
+        try:
+            return await client._waiter.wait(run_id, seconds=seconds, outputs=outputs, since=self._since)
+        except TimeoutError:
+            ended = (await client._reader.ended([run_id])).get(run_id)
+            if ended is not None:
+                return ended
+            info = await client._reader.run(run_id)  # raises RunNotFound
+            raise WaitTimeout(
+                f"run {run_id} is still {info.status} after {seconds:g}s",
+                hint=f"It goes on. `kairos why {run_id}` says what it waits for.",
+                run_id=str(run_id),
+                status=info.status,
+            ) from None
 
     async def cancel(self, reason: str = "cancelled by the client") -> AsyncRun:
         """See `AsyncClient.cancel`."""
-        await self._client.cancel(self.info.id, reason)
+        await self._client.cancel(self._run_id, reason)
         return await self.refresh()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.info.workflow} {self.id} {self.status}>"
+
+
+def _info_of_start(start: Start, run_id: UUID) -> RunInfo:
+    """What is known of a run that has just been started."""
+    at = start.at or datetime.now(UTC)
+    return RunInfo(
+        id=run_id,
+        workflow=start.workflow,
+        status=RunStatus.SCHEDULED,
+        created_at=at,
+        updated_at=at,
+        ended_at=None,
+        queue=start.queue,
+        priority=start.priority,
+        key=start.key,
+        labels=start.labels,
+        fingerprint=start.fingerprint,
+        seq=1,
+        claims=0,
+        reason=None,
+    )
 
 
 def output_of(finished: Finished, workflow: Workflow | None) -> Any:
@@ -220,9 +276,13 @@ class AsyncClient:
             KeyConflict: the key was used with another input.
             WorkflowNotFound: no definition of that name is in the database.
         """
+        kind = workflow if isinstance(workflow, Workflow) else None
         start = await self._prepare(workflow, input, key, labels, queue, priority, ttl, key_ttl, run_id)
-        found = await (start_within(connection, start) if connection is not None else self._starter.start(start))
-        return AsyncRun(self, self._fresh_info(start, found), workflow if isinstance(workflow, Workflow) else None)
+        if connection is not None:
+            return AsyncRun(self, await start_within(connection, start), start, kind)
+        now = asyncio.get_running_loop().time()
+        found = await self._starter.start(start)
+        return AsyncRun(self, found, start, kind, now if run_id is None and found is start.run_id else None)
 
     async def start_many(
         self,
@@ -261,9 +321,13 @@ class AsyncClient:
             except PayloadError as exc:
                 raise PayloadError(f"inputs[{i}]: {exc.message}", hint=exc.hint, **exc.facts, index=i) from exc
             starts.append(start)
+        now = asyncio.get_running_loop().time()
         ids = await self._starter.start_many(starts)
         kind = workflow if isinstance(workflow, Workflow) else None
-        return [AsyncRun(self, self._fresh_info(s, i), kind) for s, i in zip(starts, ids, strict=True)]
+        return [
+            AsyncRun(self, run_id, start, kind, now if run_id is start.run_id else None)
+            for start, run_id in zip(starts, ids, strict=True)
+        ]
 
     async def _prepare(
         self,
@@ -296,25 +360,6 @@ class AsyncClient:
             raise WorkflowNotFound(f"no workflow {name!r} has been registered here", hint=nearest(name, known))
         return name, rows[0][0], Definition.from_json(canonical.decode(bytes(rows[0][1])))
 
-    def _fresh_info(self, start: Start, run_id: UUID) -> RunInfo:
-        now = self._clock.now()
-        return RunInfo(
-            id=run_id,
-            workflow=start.workflow,
-            status=RunStatus.SCHEDULED,
-            created_at=now,
-            updated_at=now,
-            ended_at=None,
-            queue=start.queue,
-            priority=start.priority,
-            key=start.key,
-            labels=start.labels,
-            fingerprint=start.fingerprint,
-            seq=1,
-            claims=0,
-            reason=None,
-        )
-
     # -- looking -----------------------------------------------------------------------------------------
 
     async def get_run(self, run: RunRef, workflow: Workflow | None = None) -> AsyncRun:
@@ -323,7 +368,8 @@ class AsyncClient:
         Raises:
             RunNotFound, AmbiguousRun
         """
-        return AsyncRun(self, await self._reader.run(await self.find(run)), workflow)
+        run_id = await self.find(run)
+        return AsyncRun(self, run_id, await self._reader.run(run_id), workflow)
 
     async def find(self, run: RunRef) -> UUID:
         """The id that `run` means. Raises RunNotFound, AmbiguousRun."""
@@ -362,7 +408,7 @@ class AsyncClient:
             before=None if before is None else UUID(str(before)),
             limit=limit,
         )
-        return [AsyncRun(self, info) for info in infos]
+        return [AsyncRun(self, info.id, info) for info in infos]
 
     async def events(self, run: RunRef, *, after: int = 0, limit: int | None = None) -> Sequence[Recorded]:
         """The events of a run with seq greater than `after`."""
@@ -381,30 +427,11 @@ class AsyncClient:
 
     async def wait(self, run: RunRef, timeout: Duration | None = None) -> AsyncRun:
         """Wait until a run has ended. Raises WaitTimeout, RunNotFound."""
-        run_id = await self.find(run)
-        return AsyncRun(self, await self._wait(run_id, timeout))
+        return await (await self.get_run(run)).wait(timeout)
 
     async def result(self, run: RunRef, timeout: Duration | None = None) -> Any:
         """Wait and return the output; raises as `AsyncRun.result` does."""
         return await (await self.get_run(run)).result(timeout)
-
-    async def _wait(self, run_id: UUID, timeout: Duration | None) -> RunInfo:
-        seconds = None if timeout is None else parse_duration(timeout, what="timeout").total_seconds()
-        try:
-            async with asyncio.timeout(seconds):
-                return await self._waiter.wait(run_id)
-        except TimeoutError:
-            info = (await self._reader.runs([run_id])).get(run_id)
-            if info is None:
-                raise RunNotFound(f"there is no run {run_id}") from None
-            if info.status.is_terminal:
-                return info
-            raise WaitTimeout(
-                f"run {run_id} is still {info.status} after {seconds:g}s",
-                hint=f"It goes on. `kairos why {run_id}` says what it waits for.",
-                run_id=str(run_id),
-                status=info.status,
-            ) from None
 
     # -- changing ----------------------------------------------------------------------------------------
 

@@ -161,7 +161,7 @@ class Client:
         start = self._do(self._inner._prepare(workflow, input, key, labels, queue, priority, ttl, key_ttl, run_id))
         found = start_within_blocking(connection, start)
         kind = workflow if isinstance(workflow, Workflow) else None
-        return Run(self, AsyncRun(self._inner, self._inner._fresh_info(start, found), kind))
+        return Run(self, AsyncRun(self._inner, found, start, kind))
 
     def start_many(
         self,

@@ -39,13 +39,13 @@ def _checked(function: Callable[..., Any], owner: str) -> Callable[..., Any]:
 
     @wraps(function)
     def call(*args: Any, **given: Any) -> Any:
-        if not given.keys() <= valid:
+        if given and not given.keys() <= valid:
             raise _unknown(given, valid, owner)
         return function(*args, **given)
 
     @wraps(function)
     async def call_async(*args: Any, **given: Any) -> Any:
-        if not given.keys() <= valid:
+        if given and not given.keys() <= valid:
             raise _unknown(given, valid, owner)
         return await function(*args, **given)
 

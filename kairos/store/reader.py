@@ -15,6 +15,7 @@ from kairos.domain.payload import Payload
 from kairos.domain.projection import RunState
 from kairos.domain.states import RunStatus
 from kairos.errors import AmbiguousRun, RunNotFound
+from kairos.store import arrays
 from kairos.store.codec import Row, decode
 from kairos.store.connect import Session
 from kairos.store.history import NO_LIMIT, Definitions, fetch_payloads, load_rows, load_run
@@ -80,6 +81,24 @@ class Finished:
     error: ErrorInfo | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A run that has ended, as it was read.
+
+    Attributes:
+        row: of `ended_runs`; `info` reads it. Of thousands that are waited for, few are looked at.
+        outputs: what its sink steps returned, if that was asked for and it is DONE.
+    """
+
+    row: Sequence[Any]
+    outputs: Mapping[str, Payload] | None = None
+
+    @property
+    def info(self) -> RunInfo:
+        """The facts; worked out at each call."""
+        return _info(self.row)
+
+
 def _info(row: Sequence[Any]) -> RunInfo:
     status = RunStatus(row[10])
     body = _body(row[13]) if status.is_terminal else {}
@@ -122,6 +141,22 @@ class Reader:
         """Those of the runs that exist, by id."""
         rows = await self.session.execute("get_runs", {"run_ids": list(ids)})
         return {row[0]: _info(row) for row in rows}
+
+    async def ended(self, ids: Sequence[UUID], *, outputs: bool = False) -> dict[UUID, Ended | None]:
+        """Those of the runs that have ended, and None for those that do not exist. One round trip."""
+        params = {"run_ids": arrays.uuids(ids), "outputs": outputs}
+        found: dict[UUID, Ended | None] = {}
+        read: dict[UUID, dict[str, Payload]] = {}
+        for row in await self.session.execute("ended_runs", params):
+            run_id, step = row[0], row[14]
+            if run_id not in found:
+                values = read[run_id] = {}
+                found[run_id] = None if row[1] is None else Ended(row, values if step else None)
+            if step is not None:
+                event = decode(Row(*row[15:])).event
+                if isinstance(event, StepDone):
+                    read[run_id][step] = event.output
+        return found
 
     async def run(self, run_id: UUID) -> RunInfo:
         """One run. Raises RunNotFound."""
@@ -206,6 +241,14 @@ class Reader:
         found = {p.digest: p.data or p.inline or b"" for p in wanted if p.sha256 is None or p.data is not None}
         missing = [p for p in wanted if p.digest not in found]
         return found | await self.session.run(lambda conn: fetch_payloads(conn, missing)) if missing else found
+
+    async def output(self, ended: Ended) -> Finished:
+        """What an ended run returned, or its error; no round trip if `ended` holds short outputs."""
+        info, outputs = ended.info, ended.outputs
+        if outputs is None:
+            return (await self.finished([info]))[info.id]
+        raw = await self.payloads(outputs.values())
+        return Finished(info, {step: raw[outputs[step].digest] for step in info.outputs or {}})
 
     async def finished(self, infos: Sequence[RunInfo]) -> dict[UUID, Finished]:
         """Outputs and errors of runs that have ended."""

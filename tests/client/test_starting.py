@@ -5,15 +5,21 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from psycopg.rows import dict_row
 from pydantic import BaseModel
 
 import kairos
+from kairos.client.starting import Start, first_body
+from kairos.domain.events import RunScheduled
+from kairos.domain.payload import Payload
+from kairos.store import codec
 from tests.conftest import TestDatabase
 from tests.engine.harness import working
 
@@ -234,3 +240,70 @@ def test_what_is_redacted_or_secret_cannot_be_started_past_its_app(database: Tes
         for name in ("redacting", "keyed"):
             with pytest.raises(kairos.PayloadError, match="by its name alone"):
                 client.start(name, {"card": "4111"})
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=20)
+starts = st.builds(
+    Start,
+    run_id=st.uuids(),
+    workflow=texts,
+    fingerprint=texts,
+    definition=st.just(orders.definition),
+    input=st.sampled_from([b"null", b'{"a":[1]}', b'"' + b"x" * 5000 + b'"']).map(Payload.of),
+    queue=texts,
+    priority=st.integers(1, 10),
+    key=st.none() | texts,
+    labels=st.dictionaries(texts, texts, max_size=3),
+    ttl=st.none() | st.timedeltas(timedelta(0), timedelta(days=400)),
+    trigger=texts,
+)
+
+
+@settings(derandomize=True, deadline=None, database=None)
+@given(starts, st.integers(0, 2**32).map(lambda seconds: datetime.fromtimestamp(seconds, UTC)))
+def test_the_first_event_put_together_by_hand_is_what_the_codec_writes(start: Start, at: datetime) -> None:
+    event = RunScheduled(
+        workflow=start.workflow,
+        fingerprint=start.fingerprint,
+        input=start.input,
+        queue=start.queue,
+        priority=start.priority,
+        trigger=start.trigger,
+        key=start.key,
+        labels=start.labels,
+        expires_at=None if start.ttl is None else at + start.ttl,
+    )
+    assert first_body(start, at) == codec.encode_body(event)
+
+
+def test_a_mixed_batch_keeps_what_belongs_to_each_run(database: TestDatabase) -> None:
+    async def main() -> None:
+        async with kairos.AsyncClient(database.dsn) as client:
+            other = kairos.App("o").workflow("mixed", input=int)
+            other.step(_nothing)
+            given: list[dict[str, Any]] = [
+                {},
+                {"key": "k", "key_ttl": "1h"},
+                {"labels": {"a": 'quote " and \\'}},
+                {"ttl": "1h", "queue": "mail", "priority": 9},
+            ]
+            runs = await asyncio.gather(*(client.start(other, i, **more) for i, more in enumerate(given)))
+            for i, (run, more) in enumerate(zip(runs, given, strict=True)):
+                info, state = (await run.refresh()).info, await client.state(run.id)
+                assert (info.key, info.labels) == (more.get("key"), more.get("labels", {}))
+                assert (info.queue, info.priority) == (more.get("queue", "default"), more.get("priority", 5))
+                assert (state.expires_at is not None) == ("ttl" in more)
+                assert state.input is not None
+                assert state.input.inline == str(i).encode()
+
+    asyncio.run(main())
+    assert database.fetch("select count(*) from kairos.task where expires_at is not null") == [(1,)]
+    assert database.fetch("select count(*) from kairos.run_key where expires_at is not null") == [(1,)]
+
+
+def test_what_is_known_of_a_fresh_run_is_what_the_database_says(database: TestDatabase) -> None:
+    with kairos.Client(database.dsn) as client:
+        run = client.start(orders, ORDER, key="k", labels={"a": "b"}, priority=7)
+        fresh = run.info
+        assert fresh == client.get_run(run.id).info
+        assert client.start(orders, ORDER, key="k").id == run.id

@@ -4,6 +4,22 @@ select r.id, r.created_at, r.workflow, r.fingerprint, r.queue, r.priority, r.key
 from kairos.run r join kairos.event e on e.run_id = r.id and e.seq = r.last_seq
 where r.id = any(%(run_ids)s::uuid[])
 
+-- name: ended_runs
+-- Those of the runs that have ended, and those that do not exist (all but the id is null): what somebody who
+-- waits must know. With `outputs`, a row for each output of a DONE run, so that no second question is needed.
+select w.id, r.created_at, r.workflow, r.fingerprint, r.queue, r.priority, r.key, r.labels, r.epoch, r.last_seq,
+       r.status, e.at, e.kind, e.body,
+       o.step, d.seq, d.kind, d.at, d.step, d.attempt, d.token, d.hash, d.body
+from unnest(%(run_ids)b::uuid[]) as w (id)
+left join kairos.run r on r.id = w.id
+left join kairos.event e on e.run_id = r.id and e.seq = r.last_seq
+left join lateral jsonb_each_text(
+    -- Only the body of `run_done` is known to be fit for jsonb, which refuses NUL in a text.
+    case when %(outputs)s::boolean and e.kind = 'run_done' then convert_from(e.body, 'UTF8')::jsonb -> 'outputs' end
+) as o (step, seq) on true
+left join kairos.event d on d.run_id = r.id and d.seq = o.seq::integer
+where r.id is null or r.status in ('DONE', 'FAILED', 'CANCELLED', 'EXPIRED')
+
 -- name: list_runs
 -- Newest first, by keyset: ids are UUIDv7, so their order is the order of creation.
 select r.id, r.created_at, r.workflow, r.fingerprint, r.queue, r.priority, r.key, r.labels, r.epoch, r.last_seq,
