@@ -373,9 +373,10 @@ async def start_within(conn: AsyncConnection[Any], start: Start) -> UUID:
     """Start a run inside the caller's own transaction: it exists if, and only if, that commits."""
     prepare_adapters(conn)
     async with conn.cursor(row_factory=tuple_row) as cur:
+        # Asked first: this opens the caller's transaction. On one not yet begun, `transaction()` would commit.
+        at = (await (await cur.execute(query("read_clock"))).fetchone() or (None,))[0]
+        assert at is not None
         async with conn.transaction():
-            at = (await (await cur.execute(query("read_clock"))).fetchone() or (None,))[0]
-            assert at is not None
             for name, params in _before(start):
                 await cur.execute(query(name), params)
             rows = await (await cur.execute(query("start_runs"), start_params([start], at, notify=True))).fetchall()
@@ -388,9 +389,9 @@ def start_within_blocking(conn: Connection[Any], start: Start) -> UUID:
     """As `start_within`, for a blocking connection."""
     prepare_adapters(conn)
     with conn.cursor(row_factory=tuple_row) as cur:
+        at = (cur.execute(query("read_clock")).fetchone() or (None,))[0]
+        assert at is not None
         with conn.transaction():
-            at = (cur.execute(query("read_clock")).fetchone() or (None,))[0]
-            assert at is not None
             for name, params in _before(start):
                 cur.execute(query(name), params)
             rows = cur.execute(query("start_runs"), start_params([start], at, notify=True)).fetchall()

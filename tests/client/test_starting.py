@@ -129,6 +129,26 @@ def test_a_start_inside_a_transaction_exists_if_and_only_if_it_commits(database:
                 client.get_run(run.id)
 
 
+@pytest.mark.parametrize("autocommit", [False, True])
+def test_a_start_may_be_the_first_statement_of_its_transaction(database: TestDatabase, autocommit: bool) -> None:
+    async def start_and_roll_back() -> None:
+        async with (
+            kairos.AsyncClient(database.dsn) as client,
+            await psycopg.AsyncConnection.connect(database.dsn, autocommit=autocommit) as conn,
+        ):
+            await client.start(orders, ORDER, connection=conn)
+            await conn.rollback()
+
+    with (
+        kairos.Client(database.dsn) as client,
+        psycopg.connect(database.dsn, autocommit=autocommit) as conn,
+    ):
+        client.start(orders, ORDER, connection=conn)
+        conn.rollback()
+    asyncio.run(start_and_roll_back())
+    assert database.fetch("select count(*) from kairos.run") == [(2 if autocommit else 0,)]
+
+
 def test_an_async_transaction_carries_a_start_too(database: TestDatabase) -> None:
     async def main() -> None:
         async with (

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
 
+import psycopg
 import pytest
 
 import kairos
@@ -143,3 +144,11 @@ def test_a_run_that_does_not_exist_is_not_waited_for(database: TestDatabase) -> 
                 await client.wait(uuid4(), timeout=20)
 
     asyncio.run(main())
+
+
+def test_a_start_that_was_rolled_back_is_not_waited_for(database: TestDatabase) -> None:
+    with kairos.Client(database.dsn) as client, psycopg.connect(database.dsn) as conn:
+        run = client.start(echo, "a", connection=conn)
+        conn.rollback()
+        with pytest.raises(kairos.RunNotFound):
+            run.wait(20)
