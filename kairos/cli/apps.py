@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kairos import settings
+from kairos.cli.usage import UsageError
 from kairos.errors import ConfigError
 
 NO_APP = "Pass --app module:app (or file.py:app), set KAIROS_APP, or write it under [tool.kairos] in pyproject.toml."
@@ -35,10 +36,10 @@ def choose_app(given: str | None) -> AppChoice | None:
 
 
 def require_app(given: str | None) -> AppChoice:
-    """As `choose_app`; raises ConfigError if nothing names an app."""
+    """As `choose_app`; raises UsageError if nothing names an app."""
     choice = choose_app(given)
     if choice is None:
-        raise ConfigError("no app is named", hint=NO_APP)
+        raise UsageError("no app is named", hint=NO_APP)
     return choice
 
 

@@ -11,6 +11,7 @@ import typer
 
 from kairos.cli import exits
 from kairos.cli.terminal import print_error
+from kairos.cli.usage import UsageError
 from kairos.errors import AmbiguousRun, KairosError, RunNotFound
 
 # Typer brings its own copy of click from some version on: these are its classes, whichever it uses.
@@ -59,6 +60,8 @@ def run(arguments: Sequence[str]) -> int:
 
 def _expected(exc: KairosError, as_json: bool) -> int:
     print_error(exc.message, exc.hint, as_json=as_json, kind=type(exc).__name__)
+    if isinstance(exc, UsageError):
+        return exits.USAGE
     return exits.NO_SUCH_RUN if isinstance(exc, RunNotFound | AmbiguousRun) else exits.ERROR
 
 

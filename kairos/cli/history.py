@@ -14,9 +14,9 @@ from kairos.cli.lines import event_line
 from kairos.cli.live import follow, step_width
 from kairos.cli.story import Story, begin_story, catch_up
 from kairos.cli.terminal import out, print_json, print_line
+from kairos.cli.usage import UsageError
 from kairos.domain.events import EVENT_TYPES, Recorded
 from kairos.domain.names import nearest
-from kairos.errors import ConfigError
 from kairos.store.reader import Reader
 
 
@@ -38,12 +38,12 @@ class EventFilter:
         )
 
     def check(self, story: Story) -> None:
-        """Raise ConfigError for a kind or step that cannot occur: an empty list would look like an answer."""
+        """Raise UsageError for a kind or step that cannot occur: an empty list would look like an answer."""
         for kind in self.kinds - EVENT_TYPES.keys():
-            raise ConfigError(f"--kind {kind!r}: there is no such kind of event", hint=nearest(kind, EVENT_TYPES))
+            raise UsageError(f"--kind {kind!r}: there is no such kind of event", hint=nearest(kind, EVENT_TYPES))
         for step in self.steps - story.state.graph.steps.keys():
             names = story.state.graph.steps
-            raise ConfigError(f"--step {step!r}: the run has no such step", hint=nearest(step, names))
+            raise UsageError(f"--step {step!r}: the run has no such step", hint=nearest(step, names))
 
 
 def show_events(name: str, wanted: EventFilter, *, follow: bool, url: str | None, as_json: bool) -> int:

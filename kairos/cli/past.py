@@ -17,9 +17,9 @@ from kairos.cli.live import pick, step_width
 from kairos.cli.payloads import preview
 from kairos.cli.story import Story, read_story
 from kairos.cli.terminal import one_line, out, print_json, print_line
+from kairos.cli.usage import UsageError
 from kairos.domain.projection import StepState
 from kairos.domain.states import StepStatus
-from kairos.errors import ConfigError
 
 MAX_STEPS = 60
 
@@ -32,7 +32,7 @@ def show_state(name: str, *, at: int | None, url: str | None, as_json: bool) -> 
             run_id = await reader.find(name)
             story = await read_story(reader, run_id, at)
             if at is not None and at > story.state.seq:
-                raise ConfigError(
+                raise UsageError(
                     f"--at {at}: the run has {words.plural(story.state.seq, 'event')} so far",
                     hint=f"`kairos events {words.short_id(run_id)}` lists them.",
                 )

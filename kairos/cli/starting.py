@@ -19,9 +19,12 @@ from kairos.cli.database import connected
 from kairos.cli.filters import read_duration, read_labels
 from kairos.cli.payloads import value_of
 from kairos.cli.terminal import err, is_live, note, out, print_json, safe
+from kairos.cli.usage import UsageError
 from kairos.cli.waiting import print_output, print_trouble, wait_quietly, wait_showing
 from kairos.client import AsyncRun
-from kairos.errors import ConfigError, PayloadError
+from kairos.client.starting import check_text
+from kairos.domain.names import check_name
+from kairos.errors import DefinitionError, PayloadError
 from kairos.store.reader import Reader
 
 
@@ -44,10 +47,11 @@ def start_run(
     """Start, and with `wait` follow to the end."""
     value = read_input(request.input)
     labels = read_labels(request.labels)
+    _check_names(request)
     seconds = None if timeout is None else read_duration(timeout, "--timeout").total_seconds()
     ttl = None if request.ttl is None else read_duration(request.ttl, "--ttl")
     if timeout is not None and not wait:
-        raise ConfigError("--timeout says how long --wait waits", hint="Add --wait.")
+        raise UsageError("--timeout says how long --wait waits", hint="Add --wait.")
     target = _target(request.workflow, app)
 
     async def work() -> int:
@@ -80,6 +84,17 @@ def start_run(
     return asyncio.run(work())
 
 
+def _check_names(request: StartRequest) -> None:
+    """As the client checks them, but before a database is opened."""
+    try:
+        if request.queue is not None:
+            check_name(request.queue, "queue")
+        if request.key is not None:
+            check_text(request.key, "the key")
+    except (DefinitionError, PayloadError) as exc:
+        raise UsageError(exc.message, hint=exc.hint) from None
+
+
 def _target(name: str, app: str | None) -> Workflow | str:
     """The workflow of the app if there is one, else its name, for the definition that was registered last."""
     choice = choose_app(app)
@@ -103,7 +118,7 @@ async def _default_input(target: Workflow | str, reader: Reader) -> Any:
 
 
 def read_input(text: str | None) -> Any:
-    """The value of `--input`. Raises PayloadError, with the place of the mistake."""
+    """The value of `--input`. Raises UsageError, with the place of the mistake."""
     if text is None:
         return None
     where = "--input"
@@ -114,11 +129,11 @@ def read_input(text: str | None) -> Any:
         try:
             text = Path(where).read_text("utf-8")
         except (OSError, UnicodeDecodeError) as exc:
-            raise PayloadError(f"--input: {where} cannot be read: {exc}") from exc
+            raise UsageError(f"--input: {where} cannot be read: {exc}") from exc
     try:
         return json.loads(text)
     except ValueError as exc:
-        raise PayloadError(
+        raise UsageError(
             f"{where} is not JSON: {exc}",
             hint='Write it as \'{"name": "value"}\' (in single quotes), as @file.json, or as - for standard input.',
         ) from None

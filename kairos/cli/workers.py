@@ -7,11 +7,12 @@ from typing import Any
 
 from kairos import settings
 from kairos.cli.apps import require_app
+from kairos.cli.usage import UsageError
 from kairos.database import Database
 from kairos.engine import logs
 from kairos.engine.logs import LogFormat
 from kairos.engine.processes import Plan, Supervisor
-from kairos.errors import ConfigError, KairosError
+from kairos.errors import KairosError
 from kairos.settings import WorkerOptions
 
 
@@ -43,7 +44,7 @@ def worker_options(**given: Any) -> WorkerOptions:
     """Options as typed on a command line, checked as the settings of the same names are.
 
     Raises:
-        ConfigError: one is malformed; the message names the option.
+        UsageError: one is malformed; the message names the option.
     """
     values: dict[str, Any] = {}
     for name, text in given.items():
@@ -54,14 +55,14 @@ def worker_options(**given: Any) -> WorkerOptions:
             values[name] = setting.parse(str(text))
         except (ValueError, KairosError) as exc:
             why = getattr(exc, "message", str(exc))
-            raise ConfigError(f"--{name.replace('_', '-')}={text}: {why}", hint=f"It means: {setting.help}.") from None
+            raise UsageError(f"--{name.replace('_', '-')}={text}: {why}", hint=f"It means: {setting.help}.") from None
     return WorkerOptions.from_settings(**values)
 
 
 def check_format(text: str) -> LogFormat:
-    """`text` or `json`. Raises ConfigError."""
+    """`text` or `json`. Raises UsageError."""
     if text == "json":
         return "json"
     if text == "text":
         return "text"
-    raise ConfigError(f"--log-format={text}: must be text or json")
+    raise UsageError(f"--log-format={text}: must be text or json")

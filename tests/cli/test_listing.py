@@ -95,14 +95,21 @@ def test_an_empty_page_of_a_filter_is_not_an_empty_database(in_shop: Kairos, som
         ("--label customer", "--label 'customer' is not NAME=VALUE"),
         ("--limit 0", "--limit"),
         ("--limit 1001", "--limit"),
-        ("--before nobody", "'nobody' is not the id of a run"),
     ],
 )
 def test_a_wrong_filter_is_an_error_not_an_empty_list(in_shop: Kairos, arguments: str, complaint: str) -> None:
     done = in_shop("runs", *shlex.split(arguments))
-    assert done.code in (exits.ERROR, exits.USAGE, exits.NO_SUCH_RUN)
+    assert done.code == exits.USAGE
     assert done.out == ""
     assert complaint in done.err
+    in_json = in_shop("runs", *shlex.split(arguments), "--json")
+    assert (in_json.code, in_json.json["error"]["type"]) == (exits.USAGE, "UsageError")
+
+
+def test_a_page_after_a_run_that_does_not_exist_is_an_error(in_shop: Kairos) -> None:
+    done = in_shop("runs", "--before", "nobody")
+    assert done.code == exits.NO_SUCH_RUN
+    assert "'nobody' is not the id of a run" in done.err
 
 
 def test_a_run_is_named_by_its_beginning_its_end_or_last(in_shop: Kairos, some_runs: list[str]) -> None:

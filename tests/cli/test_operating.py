@@ -152,7 +152,7 @@ def test_a_malformed_pyproject_is_an_error(run_kairos: Kairos, place: Path, text
 def test_a_worker_without_an_app_says_how_to_name_one(run_kairos: Kairos) -> None:
     for command in ("worker", "dev"):
         done = run_kairos(command)
-        assert done.code == exits.ERROR
+        assert done.code == exits.USAGE
         assert "Pass --app module:app" in done.err
 
 

@@ -129,7 +129,7 @@ def test_an_input_comes_from_a_file_or_from_standard_input(
 )
 def test_a_malformed_input_says_where(on_database: Kairos, given: str, complaint: str) -> None:
     done = on_database("run", "fulfil", "--app", "flows.py:app", "--input", given)
-    assert done.code == exits.ERROR
+    assert done.code == exits.USAGE
     assert complaint in done.err
 
 
@@ -168,7 +168,7 @@ def test_the_same_key_is_the_same_run(on_database: Kairos) -> None:
 )
 def test_a_wrong_option_is_refused_by_name(on_database: Kairos, arguments: tuple[str, ...], complaint: str) -> None:
     done = on_database("run", "fulfil", "--app", "flows.py:app", "-i", ORDER, *arguments)
-    assert done.code in (exits.ERROR, exits.USAGE)
+    assert done.code == exits.USAGE
     assert complaint in done.err
 
 

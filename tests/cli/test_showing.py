@@ -130,7 +130,7 @@ def test_a_filter_that_cannot_match_is_an_error(
     in_shop: Kairos, order: str, arguments: tuple[str, ...], complaint: str
 ) -> None:
     done = in_shop("events", order, *arguments)
-    assert done.code == exits.ERROR
+    assert done.code == exits.USAGE
     assert complaint in done.err
 
 
@@ -166,7 +166,7 @@ def test_every_moment_can_be_looked_at(in_shop: Kairos, order: str) -> None:
 
 def test_a_moment_that_has_not_come_is_an_error(in_shop: Kairos, order: str) -> None:
     done = in_shop("state", order, "--at", "999")
-    assert done.code == exits.ERROR
+    assert done.code == exits.USAGE
     assert "events so far" in done.err
 
 
