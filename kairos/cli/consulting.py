@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import textwrap
 from collections import Counter
 from typing import Any, Final
 
@@ -14,8 +13,7 @@ from kairos import __version__
 from kairos.cli import exits, words
 from kairos.cli.database import PATIENCE, open_existing
 from kairos.cli.facts import read_report, worker_fact
-from kairos.cli.reasons import print_wrapped
-from kairos.cli.terminal import one_line, out, print_json
+from kairos.cli.terminal import one_line, out, print_json, print_wrapped, safe
 from kairos.database import Database
 from kairos.diagnosis import (
     Finding,
@@ -130,7 +128,7 @@ def _print(console: Console, findings: list[Finding], counts: Counter[Severity])
         word = "" if finding.severity == "ok" else f"{finding.severity}: "
         print_finding(console, shape if words.has_shapes() else plain, word, style, one_line(finding.title, 600))
         if finding.hint:
-            print_wrapped(console, f"  {finding.hint}", "dim", hanging=2)
+            print_wrapped(console, Text(safe(finding.hint), "dim"), indent=2)
     console.print()
     if counts["error"] or counts["warning"]:
         text = f"{words.plural(counts['error'], 'error')}, {words.plural(counts['warning'], 'warning')}"
@@ -141,12 +139,4 @@ def _print(console: Console, findings: list[Finding], counts: Counter[Severity])
 
 def print_finding(console: Console, mark: str, word: str, style: str, title: str) -> None:
     """`✗ error: ...`, further lines below the words."""
-    lines = [f"{word}{title}"]
-    if console.is_terminal:
-        room = max(console.width, 40) - len(mark) - 1
-        lines = textwrap.wrap(lines[0], room, break_on_hyphens=False, break_long_words=False)
-    first, *rest = lines
-    line = Text.assemble((mark, style), " ", (word, style), first.removeprefix(word))
-    console.print(line, soft_wrap=True)
-    for more in rest:
-        console.print(Text(" " * (len(mark) + 1) + more), soft_wrap=True)
+    print_wrapped(console, Text.assemble((mark, style), " ", (word, style), title), hanging=len(mark) + 1)

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from kairos.cli.terminal import one_line, print_line, safe
+from kairos.cli.terminal import one_line, print_line, print_wrapped, safe
 from kairos.domain.error_info import ErrorInfo, Frame
 
 MAX_FRAMES = 8
@@ -18,7 +18,7 @@ def print_failure(console: Console, step: str, tries: str, error: ErrorInfo) -> 
     """Print the block. The failing frame stands last, as in a Python traceback."""
     head = Text.assemble(("✗ " if not console.options.ascii_only else "", "red"), (one_line(step), "bold"), f" {tries}")
     console.print(head)
-    console.print(_message(error), soft_wrap=True)
+    print_wrapped(console, _message(error), indent=2, hanging=2)
     frames = error.frames
     if len(frames) > MAX_FRAMES:
         console.print(f"    ... {len(frames) - MAX_FRAMES} frames further out; --json shows all", style="dim")
@@ -31,18 +31,19 @@ def print_failure(console: Console, step: str, tries: str, error: ErrorInfo) -> 
             line = Text(f"      {one_line(name, 24).ljust(width)} = ", "dim").append(one_line(value, 400), "not dim")
             print_line(console, line)
     for note in error.notes:
-        console.print(Text(f"    note: {one_line(note, 500)}"), soft_wrap=True)
+        print_wrapped(console, Text(f"note: {one_line(note, 500)}"), indent=4, hanging=6)
     if error.hint:
-        console.print(Text.assemble(("    hint: ", "cyan"), one_line(error.hint, 500)), soft_wrap=True)
+        print_wrapped(console, Text.assemble(("hint: ", "cyan"), one_line(error.hint, 500)), indent=4, hanging=6)
 
 
 def _message(error: ErrorInfo) -> Text:
     name = error.type.removeprefix("builtins.")
-    text = Text("  ").append(safe(name), "red")
+    text = Text().append(safe(name), "red")
     if error.message:
         body = safe(error.message.strip()).split("\n")
-        shown = "\n    ".join(body[:20]) + (f"\n    ... {len(body) - 20} more lines" if len(body) > 20 else "")
-        text.append(": ").append(shown)
+        text.append(": " + "\n".join(body[:20]))
+        if len(body) > 20:
+            text.append(f"\n... {len(body) - 20} more lines")
     return text
 
 
@@ -52,7 +53,7 @@ def _print_frame(console: Console, frame: Frame) -> None:
     )
     console.print(where, soft_wrap=True)
     if frame.code:
-        console.print(Text(f"      {one_line(frame.code.strip())}"), soft_wrap=True)
+        print_line(console, Text(f"      {one_line(frame.code.strip())}"))
 
 
 def short_path(file: str) -> str:

@@ -10,6 +10,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
+from kairos.cli import terminal
+
 GAP: Final = 2
 
 
@@ -72,13 +74,6 @@ def _line(row: Sequence[Text], columns: Sequence[Column], widths: Sequence[int],
 def print_grid(
     console: Console, columns: Sequence[Column], rows: Sequence[Sequence[Text]], *, has_head: bool = True
 ) -> None:
-    """Print the lines; the last column is cut on a terminal and left whole elsewhere."""
-    width = console.width if console.is_terminal or _is_given() else None
-    for line in grid(columns, rows, width, has_head=has_head):
+    """Print the lines; the last column is cut where lines end and left whole elsewhere."""
+    for line in grid(columns, rows, terminal.columns(console), has_head=has_head):
         console.print(line, soft_wrap=True)
-
-
-def _is_given() -> bool:
-    import os
-
-    return "COLUMNS" in os.environ

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import textwrap
 
 from rich.console import Console
 from rich.text import Text
@@ -11,7 +10,7 @@ from rich.text import Text
 from kairos.cli import exits, words
 from kairos.cli.database import reading
 from kairos.cli.facts import run_facts
-from kairos.cli.terminal import one_line, out, print_json, print_line, safe
+from kairos.cli.terminal import one_line, out, print_json, print_line, print_wrapped, safe
 from kairos.diagnosis import Reason, RunFacts, explain, explain_steps
 
 MAX_STEPS = 12
@@ -35,9 +34,9 @@ def tell_why(name: str, *, url: str | None, as_json: bool) -> int:
 
 
 def _print(console: Console, facts: RunFacts, reason: Reason, steps: list[Reason]) -> None:
-    print_wrapped(console, one_line(reason.sentence, 1000), "")
+    print_wrapped(console, Text(one_line(reason.sentence, 1000)))
     if reason.hint:
-        print_wrapped(console, f"hint: {safe(reason.hint)}", "cyan")
+        print_wrapped(console, Text(f"hint: {safe(reason.hint)}", "cyan"))
     others = [step for step in steps if step.sentence != reason.sentence]
     if not others or len(facts.state.steps) < 2:
         return
@@ -50,12 +49,3 @@ def _print(console: Console, facts: RunFacts, reason: Reason, steps: list[Reason
     rest = len([s for s in facts.state.steps.values() if not s.status.is_terminal]) - min(len(others), MAX_STEPS)
     if len(others) > MAX_STEPS:
         console.print(f"  and {rest} more steps; --json shows all", style="dim")
-
-
-def print_wrapped(console: Console, text: str, style: str, *, hanging: int = 0) -> None:
-    """Whole words, at the width of the terminal; elsewhere one line, for grep."""
-    if console.is_terminal:
-        width, indent = max(console.width, 40), " " * hanging
-        lines = textwrap.wrap(text, width, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False)
-        text = "\n".join(lines)
-    console.print(Text(text, style), soft_wrap=True)

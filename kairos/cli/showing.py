@@ -17,9 +17,8 @@ from kairos.cli.failures import print_failure
 from kairos.cli.grid import Column, print_grid
 from kairos.cli.live import pick, step_width
 from kairos.cli.payloads import print_value, value_of
-from kairos.cli.reasons import print_wrapped
 from kairos.cli.story import Story, read_story
-from kairos.cli.terminal import one_line, out, print_json
+from kairos.cli.terminal import one_line, out, print_json, print_wrapped
 from kairos.cli.timeline import LEGEND, Scale, bar
 from kairos.cli.waiting import Ending, read_ending
 from kairos.diagnosis import Reason, explain
@@ -44,7 +43,7 @@ def show_run(name: str, *, url: str | None, as_json: bool, all_steps: bool) -> i
                 console = out()
                 print_header(console, story, given)
                 if reason is not None:
-                    print_wrapped(console, one_line(reason.sentence, 1000), "yellow")
+                    print_wrapped(console, Text(one_line(reason.sentence, 1000), "yellow"))
                 print_steps(console, story, None if all_steps else MAX_STEPS)
                 print_outcome(console, story, ending)
                 print_next(console, story)
@@ -175,7 +174,7 @@ def print_outcome(console: Console, story: Story, ending: Ending | None) -> None
         return
     if ending.info.reason:
         console.print()
-        console.print(Text(one_line(ending.info.reason, 500)), soft_wrap=True)
+        print_wrapped(console, Text(one_line(ending.info.reason, 500)))
     for name in ending.info.failed_steps[:3]:
         step = story.state.steps[name]
         console.print()

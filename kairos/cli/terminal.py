@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
+_COLUMNS: Final = "COLUMNS"
 PIPED_WIDTH: Final = 120
 """Columns when the output is not a terminal and COLUMNS is not set."""
 
@@ -56,8 +57,13 @@ def _console(stream: TextIO) -> Console:
         def on_broken_pipe(self) -> None:
             raise BrokenPipeError
 
-    width = None if stream.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH
+    width = None if stream.isatty() or _COLUMNS in os.environ else PIPED_WIDTH
     return Quiet(file=stream, markup=False, highlight=False, emoji=False, width=width)
+
+
+def columns(console: Console) -> int | None:
+    """Where lines end: at the width of a terminal, or at COLUMNS; None elsewhere, where lines stay whole for grep."""
+    return console.width if console.is_terminal or _COLUMNS in os.environ else None
 
 
 def is_live() -> bool:
@@ -86,12 +92,43 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def print_line(console: Console, line: Text, *, is_cut: bool | None = None) -> None:
-    """One line: cut with an ellipsis at the width of a terminal, left whole elsewhere."""
-    if console.is_terminal if is_cut is None else is_cut:
+def print_line(console: Console, line: Text) -> None:
+    """One line: cut with an ellipsis where lines end, left whole elsewhere."""
+    if columns(console) is not None:
         console.print(line, no_wrap=True, overflow="ellipsis")
     else:
         console.print(line, soft_wrap=True)
+
+
+def print_wrapped(console: Console, text: Text, *, indent: int = 0, hanging: int = 0) -> None:
+    """A text that is to be read whole: broken between words where lines end, left as it is elsewhere.
+
+    Args:
+        indent: spaces before each line.
+        hanging: further ones, before all but the first.
+    """
+    from rich.text import Text
+
+    width = columns(console)
+    for paragraph in text.split(allow_blank=True):
+        breaks = [] if width is None else _breaks(paragraph.plain, max(width - indent - hanging, 20))
+        for line in paragraph.divide(breaks):
+            line.rstrip()
+            console.print(Text(" " * indent).append_text(line), soft_wrap=True)
+            indent, hanging = indent + hanging, 0
+
+
+def _breaks(text: str, width: int) -> list[int]:
+    """Where lines begin. A word longer than a line (an id, a path) is left whole: half of one is of no use."""
+    from rich.cells import cell_len
+
+    breaks, filled = [], 0
+    for word in re.finditer(r"\s*\S+\s*", text):
+        if filled and filled + cell_len(word[0].rstrip()) > width:
+            breaks.append(word.start())
+            filled = 0
+        filled += cell_len(word[0])
+    return breaks
 
 
 def note(text: str) -> None:
@@ -107,8 +144,7 @@ def print_error(message: str, hint: str | None, *, as_json: bool, kind: str = "E
         return
     from rich.text import Text
 
-    text = Text.assemble(("error: ", "bold red"), safe(message))
+    console = err()
+    print_wrapped(console, Text.assemble(("error: ", "bold red"), safe(message)))
     if hint:
-        text.append("\nhint: ", "bold cyan")
-        text.append(safe(hint))
-    err().print(text, soft_wrap=True)
+        print_wrapped(console, Text.assemble(("hint: ", "bold cyan"), safe(hint)))

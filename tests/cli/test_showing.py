@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 from kairos.cli import exits
-from tests.cli.cli_support import Kairos
+from tests.cli.cli_support import Kairos, working
 from tests.cli.conftest import HOSTILE, Told
+from tests.conftest import TestDatabase
 
 
 @pytest.fixture
@@ -74,6 +76,22 @@ def test_a_narrow_page_keeps_its_columns(in_shop: Kairos, order: str, monkeypatc
     assert all(len(line) <= 60 for line in lines if "kairos" not in line)
     monkeypatch.setenv("COLUMNS", "40")
     assert "STEP     STATUS       TRIES     TOOK" in in_shop("show", order).lines
+
+
+def test_errors_stay_within_the_columns_of_a_narrow_terminal(
+    on_database: Kairos, database: TestDatabase, flows: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = " ".join(["the payment service did not answer"] * 6)
+    with working(flows.app, database.dsn):
+        on_database("run", "fail", "--app", "flows.py:app", "-i", json.dumps({"text": words}), "--wait")
+    whole = on_database("show", "last").out
+    assert f"  ValueError: {words}\n" in whole, "a pipe gets whole lines, for grep"
+    monkeypatch.setenv("COLUMNS", "60")
+    for command in ("events", "show", "why", "runs"):
+        lines = on_database(command, *(["last"] if command != "runs" else [])).lines
+        assert [line for line in lines if len(line) > 60 and not re.search("kairos|/", line)] == []
+    assert on_database("show", "last").out.count("the payment service did not") >= 5, "an error is wrapped, not cut"
+    assert any(line.endswith("\u2026") for line in on_database("events", "last").lines), "an event is cut"
 
 
 def test_a_wide_run_is_cut_to_what_matters(on_database: Kairos, place: Any) -> None:
