@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from kairos.domain.graph import DEFAULT_QUEUE
-from kairos.engine.logs import LogFormat, configure, escape
+from kairos.engine.logs import LogFormat, configure, escape, escape_prints
 from kairos.errors import KairosError
 from kairos.settings import WorkerOptions
 
@@ -77,6 +77,7 @@ def main() -> None:
     _die_with_parent(orders.parent)
     _raise_oom_score()
     configure(orders.log_format, orders.log_level)
+    escape_prints()
     app = _load(sys.argv[1])
     try:
         asyncio.run(_serve(app, orders))

@@ -20,6 +20,7 @@ from kairos.authoring.loading import load_app
 from kairos.authoring.threads import Threads
 from kairos.domain import canonical
 from kairos.engine.isolation import Job, outcome_to_line
+from kairos.engine.logs import escape_prints
 from kairos.engine.transactional import Ended
 
 
@@ -48,6 +49,7 @@ def main() -> None:
     # The protocol gets a descriptor of its own: a print() in the step must not be taken for an answer.
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
+    escape_prints()
     job = Job.from_line(sys.stdin.buffer.readline())
     app = load_app(sys.argv[1])
     step = app.get(job.workflow).steps[job.step]

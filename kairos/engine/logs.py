@@ -6,6 +6,7 @@ neither move the cursor of a terminal nor pretend to be two lines.
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -30,6 +31,28 @@ def configure(form: LogFormat, level: str, stream: TextIO | None = None) -> None
     # Their chatter at INFO and DEBUG is about sockets and selectors, not about runs.
     for noisy in ("asyncio", "psycopg", "watchfiles"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def escape_prints() -> None:
+    """From now on, what user code prints is escaped as the log is (whose handler, once configured, keeps its colours).
+
+    The streams say of themselves that they are no terminal, so that libraries do not colour what would only be
+    escaped. What is written past `sys.stdout` and `sys.stderr` (by a subprocess, say) is not seen.
+    """
+    sys.stdout, sys.stderr = _Escaping(sys.stdout), _Escaping(sys.stderr)
+
+
+class _Escaping(io.TextIOWrapper):
+    def __init__(self, stream: TextIO) -> None:
+        # Line by line, so that prints and log lines stay in order.
+        super().__init__(stream.buffer, "utf-8", "backslashreplace", line_buffering=True)
+
+    def write(self, text: str) -> int:
+        super().write(escape(text))
+        return len(text)
+
+    def isatty(self) -> bool:
+        return False
 
 
 class TextFormatter(logging.Formatter):

@@ -23,7 +23,7 @@ from tests.conftest import Server, TestDatabase
 _COUNT = itertools.count(1)
 
 FLOWS = """
-import os, time
+import os, sys, time
 from pathlib import Path
 import kairos
 from pydantic import BaseModel
@@ -64,6 +64,11 @@ def echo(value: dict) -> dict:
 @app.job(queue="mail")
 def mail(to: str) -> str:
     return to
+
+@app.job
+def shout(text: str) -> None:
+    print(text)
+    print(text, file=sys.stderr)
 
 gate = app.workflow("gate", input=dict)
 

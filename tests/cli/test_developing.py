@@ -22,7 +22,7 @@ AT = ("--app", "flows.py:app")
 
 def test_dev_greets_serves_every_queue_and_tells_of_endings(start_kairos: Start, on_database: Kairos) -> None:
     process = start_kairos("dev", *AT)
-    process.says(r"ready +fulfil, fail, echo, mail, gate  \(queues: default, mail\)")
+    process.says(r"ready +fulfil, fail, echo, mail, shout, gate  \(queues: default, mail\)")
     assert "app       flows.py:app" in process.text
     assert on_database("run", "mail", *AT, "-i", '{"to": "x"}', "-w").code == 0
     process.says(r"done +mail \w{8} in ")

@@ -278,6 +278,20 @@ def test_a_child_that_cannot_drain_is_killed_in_the_end(
     assert worker_states(database) == ["dead"]
 
 
+def test_what_a_step_prints_cannot_harm_the_terminal(
+    start_kairos: Start, on_database: Kairos, database: TestDatabase
+) -> None:
+    process = start_kairos("worker", *AT)
+    process.says("worker_started")
+    text = json.dumps({"text": "\x1b[31mred\x07 née \x9b2J"})
+    on_database("run", "shout", *AT, "-i", text, "--wait")
+    process.signal(signal.SIGTERM)
+    assert process.ends() == 0
+    shown = "\\x1b[31mred\\x07 née \\x9b2J\n"
+    assert (shown in process.out, shown in process.err) == (True, True)
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f]", process.text)
+
+
 def test_the_log_can_be_json(start_kairos: Start) -> None:
     process = start_kairos("worker", *AT, "--log-format", "json")
     process.says("worker_started")
