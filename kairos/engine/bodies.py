@@ -134,7 +134,7 @@ class Bodies:
             office = self.office
             transactional = Transactional(office.dsn, office.definitions, state.run_id, epoch, event, is_helper)
         if event.isolated and self.isolation.app_spec is not None:
-            job = Job.of(ctx, run_input, upstream, step.spec.timeout, transactional)
+            job = Job.of(ctx, state.fingerprint, run_input, upstream, step.spec.timeout, transactional)
             outcome = await self.isolation.run(job, sink)
         elif transactional is not None:
             outcome = await transactional.run(

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import json
 import logging
 import os
@@ -22,6 +21,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from kairos.domain.graph import DEFAULT_QUEUE
+from kairos.engine.lifeline import die_with_parent
 from kairos.engine.logs import LogFormat, configure, escape, escape_prints
 from kairos.errors import KairosError
 from kairos.settings import WorkerOptions
@@ -74,7 +74,8 @@ def main() -> None:
     for fd in (orders.report_fd, orders.life_fd, orders.hold_fd):
         if fd is not None:
             os.set_inheritable(fd, False)
-    _die_with_parent(orders.parent)
+    # Not SIGTERM, a second one of which would cut the drain short.
+    die_with_parent(orders.parent, signal.SIGHUP)
     _raise_oom_score()
     configure(orders.log_format, orders.log_level)
     escape_prints()
@@ -162,16 +163,6 @@ def _load(spec: str) -> App:
         trace.stack = traceback.StackSummary.from_list(own)
         sys.stderr.write(escape("".join(trace.format())) + f"error: {spec} could not be loaded\n")
     sys.exit(CANNOT_START)
-
-
-def _die_with_parent(parent: int) -> None:
-    """Have the kernel send SIGHUP when the parent dies. SIGHUP, because a second SIGTERM would cut a drain."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGHUP)
-    if os.getppid() != parent:
-        sys.exit(1)  # it died before we asked
 
 
 def _raise_oom_score() -> None:

@@ -2,26 +2,32 @@
 
     python -m kairos.engine.isolated module:app  < job
 
-Standard output is the line protocol of `isolation`; what the step prints goes to standard error instead.
+It dies with its worker, and runs nothing but the very version of the workflow that the worker has. Standard output
+is the line protocol of `isolation`; what the step prints goes to standard error instead.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
-from typing import BinaryIO
+from dataclasses import replace
+from typing import Any, BinaryIO
 
-from kairos.authoring import StepContext
+from kairos.authoring import App, Step, StepContext, Workflow
 from kairos.authoring.context import LogRecord, MetricRecord
-from kairos.authoring.executor import run_attempt
+from kairos.authoring.executor import Failed, run_attempt
+from kairos.authoring.failure import describe_error
 from kairos.authoring.loading import load_app
 from kairos.authoring.threads import Threads
 from kairos.domain import canonical
-from kairos.engine.isolation import Job, outcome_to_line
+from kairos.engine.isolation import PARENT, Job, outcome_to_line
+from kairos.engine.lifeline import die_with_parent
 from kairos.engine.logs import escape_prints
 from kairos.engine.transactional import Ended
+from kairos.errors import ConfigError
 
 
 class LineSink:
@@ -50,9 +56,37 @@ def main() -> None:
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     escape_prints()
+    die_with_parent(int(os.environ[PARENT]), signal.SIGKILL)
     job = Job.from_line(sys.stdin.buffer.readline())
-    app = load_app(sys.argv[1])
-    step = app.get(job.workflow).steps[job.step]
+    _volunteer_for_the_oom_killer()
+    try:
+        app = load_app(sys.argv[1])
+        step = _workflow(app, job).steps[job.step]
+    except (Exception, SystemExit) as exc:
+        # Of this one attempt, not of the process: nothing has crashed. The locals would be the module's globals.
+        _answer(out, Failed(replace(describe_error(exc), locals={}), retryable=True))
+    else:
+        _answer(out, _run(app, step, job, out))
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(0)
+
+
+def _workflow(app: App, job: Job) -> Workflow:
+    """The workflow of the job. Raises ConfigError if it is not the one that the worker has."""
+    workflow = app.workflows.get(job.workflow)
+    if workflow is None or workflow.fingerprint != job.fingerprint:
+        found = "is gone" if workflow is None else f"is version {workflow.fingerprint[:8]}"
+        raise ConfigError(
+            f"the run needs version {job.fingerprint[:8]} of {job.workflow!r}; in {sys.argv[1]} it {found} by now",
+            hint="The app was changed after its worker had started. Bring the old source back, or let a worker that "
+            "runs from a copy of it take the run.",
+        )
+    return workflow
+
+
+def _run(app: App, step: Step[..., Any], job: Job, out: BinaryIO) -> Ended:
     ctx = StepContext(
         run_id=job.run_id,
         workflow=job.workflow,
@@ -64,14 +98,13 @@ def main() -> None:
         redaction=app.redaction,
     )
     signal.signal(signal.SIGTERM, lambda *_: ctx.cancel("the worker asked for it"))
-    _volunteer_for_the_oom_killer()
     run = job.transactional.run if job.transactional else run_attempt
-    outcome: Ended = asyncio.run(
-        run(step, ctx, job.run_input, job.upstream, threads=Threads("isolated"), timeout=job.timeout)
-    )
+    return asyncio.run(run(step, ctx, job.run_input, job.upstream, threads=Threads("isolated"), timeout=job.timeout))
+
+
+def _answer(out: BinaryIO, outcome: Ended) -> None:
     out.write(outcome_to_line(outcome))
     out.flush()
-    os._exit(0)
 
 
 def _volunteer_for_the_oom_killer() -> None:

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from kairos.authoring.context import ContextSink, LogRecord, MetricRecord
 from kairos.authoring.executor import Cancelled, Failed, Succeeded
@@ -28,7 +28,9 @@ from kairos.engine.transactional import Committed, Ended, Fenced, Transactional,
 if TYPE_CHECKING:
     from kairos.authoring import StepContext
 
-STREAM_LIMIT = 512 * 1024 * 1024
+PARENT: Final = "KAIROS_ISOLATED"
+"""The environment variable that tells the child who its worker is."""
+STREAM_LIMIT: Final = 512 * 1024 * 1024
 """Longest line between worker and child: one payload in base64, with room to spare."""
 
 
@@ -41,9 +43,14 @@ class Crashed:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One attempt, as it is sent to the child."""
+    """One attempt, as it is sent to the child.
+
+    Attributes:
+        fingerprint: of the workflow as the worker has it; the child must have loaded the same.
+    """
 
     workflow: str
+    fingerprint: str
     run_id: str
     step: str
     attempt: int
@@ -57,6 +64,7 @@ class Job:
     def of(
         cls,
         ctx: StepContext,
+        fingerprint: str,
         run_input: bytes,
         upstream: Mapping[str, bytes],
         timeout: timedelta | None,
@@ -64,8 +72,9 @@ class Job:
     ) -> Job:
         """The attempt that `ctx` stands for."""
         return cls(
-            ctx.workflow, ctx.run_id, ctx.step, ctx.attempt, ctx.token, run_input, upstream, timeout, transactional
-        )
+            ctx.workflow, fingerprint, ctx.run_id, ctx.step, ctx.attempt, ctx.token,
+            run_input, upstream, timeout, transactional,
+        )  # fmt: skip
 
     def to_line(self) -> bytes:
         """As one line of JSON."""
@@ -73,6 +82,7 @@ class Job:
             canonical.encode_trusted(
                 {
                     "workflow": self.workflow,
+                    "fingerprint": self.fingerprint,
                     "run_id": self.run_id,
                     "step": self.step,
                     "attempt": self.attempt,
@@ -95,6 +105,7 @@ class Job:
         transactional = d["transactional"] and Transactional.from_json(d["transactional"])
         return cls(
             d["workflow"],
+            d["fingerprint"],
             d["run_id"],
             d["step"],
             d["attempt"],
@@ -165,7 +176,7 @@ class Isolation:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=STREAM_LIMIT,
-            env={**os.environ, "KAIROS_ISOLATED": "1"},
+            env={**os.environ, PARENT: str(os.getpid())},
         )
         assert process.stdin is not None
         assert process.stdout is not None
