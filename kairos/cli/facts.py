@@ -65,10 +65,20 @@ async def read_versions(reader: Reader, fingerprints: set[str]) -> dict[str, str
 
 
 def _task(row: Sequence[Any]) -> TaskFact:
-    _, step, queue, _, ready_at, expires_at, _, fingerprint, _, name, state, lease_until, in_lease, _ = row
-    is_leased = bool(in_lease) and state in ("live", "draining")
-    worker = name if state is not None else None
-    return TaskFact(step, queue, ready_at, expires_at, fingerprint, worker, state, lease_until, is_leased)
+    state = row[10]
+    return TaskFact(
+        step=row[1],
+        queue=row[2],
+        ready_at=row[4],
+        expires_at=row[5],
+        fingerprint=row[7],
+        worker=row[9] if state is not None else None,
+        worker_state=state,
+        lease_until=row[11],
+        is_leased=bool(row[12]) and state in ("live", "draining"),
+        lost_by=row[14],
+        killed_by=read_report(row[15]).get("signal"),
+    )
 
 
 async def read_causes(reader: Reader, infos: Iterable[RunInfo]) -> dict[UUID, str]:

@@ -87,7 +87,8 @@ def detail(event: Event, at: datetime) -> Text:
 
 def lost_words(event: e.LeaseLost) -> str:
     """Why an attempt ended with its worker."""
-    reasons = {"worker_lost": "its worker is gone", "crashed": "its process died", "released": "given back"}
+    lost = f"worker {one_line(event.worker)} is gone" if event.worker else "its worker is gone"
+    reasons = {"worker_lost": lost, "crashed": "its process died", "released": "given back"}
     words_of = reasons.get(event.reason, one_line(event.reason))
     by = f" ({event.signal})" if event.signal else ""
     then = "; runs alone from now on" if event.suspect else ""

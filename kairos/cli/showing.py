@@ -15,6 +15,7 @@ from kairos.cli.documents import error_json, state_json
 from kairos.cli.facts import run_facts
 from kairos.cli.failures import print_failure
 from kairos.cli.grid import Column, print_grid
+from kairos.cli.lines import lost_words
 from kairos.cli.live import pick, step_width
 from kairos.cli.payloads import print_value, value_of
 from kairos.cli.story import Story, read_story
@@ -22,9 +23,11 @@ from kairos.cli.terminal import one_line, out, print_json, print_wrapped
 from kairos.cli.timeline import LEGEND, Scale, bar
 from kairos.cli.waiting import Ending, read_ending
 from kairos.diagnosis import Reason, explain
+from kairos.domain.events import LeaseLost
 from kairos.domain.states import RunStatus, StepStatus
 
 MAX_STEPS = 60
+MAX_LOSSES = 3
 
 
 def show_run(name: str, *, url: str | None, as_json: bool, all_steps: bool) -> int:
@@ -45,6 +48,7 @@ def show_run(name: str, *, url: str | None, as_json: bool, all_steps: bool) -> i
                 if reason is not None:
                     print_wrapped(console, Text(one_line(reason.sentence, 1000), "yellow"))
                 print_steps(console, story, None if all_steps else MAX_STEPS)
+                print_losses(console, story)
                 print_outcome(console, story, ending)
                 print_next(console, story)
             return exits.OK
@@ -64,7 +68,7 @@ def document(story: Story, ending: Ending | None, given: Any, reason: Reason | N
                 "ended": a.ended.isoformat() if a.ended else None,
                 "seconds": round(a.length(now).total_seconds(), 6),
                 "outcome": a.outcome,
-                "worker": a.worker or story.state.worker,
+                "worker": a.worker or (story.state.worker if story.info.claims == 1 else None),
                 "isolated": a.isolated,
                 "signal": a.signal,
                 "error": None if a.error is None else error_json(a.error),
@@ -141,6 +145,17 @@ def print_steps(console: Console, story: Story, limit: int | None) -> None:
         console.print(f"and {hidden:,} more steps; --all shows them", style="dim")
     if scale is not None and any(a.outcome != "done" for t in story.attempts.values() for a in t):
         console.print(LEGEND, style="dim")
+
+
+def print_losses(console: Console, story: Story) -> None:
+    """Which attempts were lost, with whom, to what."""
+    losses: dict[str, list[str]] = {}
+    for recorded in story.events:
+        if isinstance(recorded.event, LeaseLost):
+            losses.setdefault(lost_words(recorded.event), []).append(one_line(recorded.event.step, 40))
+    for how, steps in list(losses.items())[-MAX_LOSSES:]:
+        more = f" and {len(steps) - 5} more" if len(steps) > 5 else ""
+        print_wrapped(console, Text.assemble(("lost  ", "red"), f"{', '.join(steps[:5])}{more}: {how}"), hanging=6)
 
 
 def _row(story: Story, name: str, now: datetime) -> list[Text]:

@@ -30,7 +30,7 @@ class Attempt:
 
     Attributes:
         outcome: `running`, `done`, `failed`, `lost` or `cancelled`.
-        worker: None when it is the run's owner.
+        worker: None when it is the run's owner of that time, whose name the log may not know.
         signal: what killed the worker, if it is known.
     """
 
@@ -75,8 +75,8 @@ class Story:
                 self._end(step, at, "done")
             case StepFailed(step=step, error=error):
                 self._end(step, at, "failed", error=error)
-            case LeaseLost(step=step, signal=signal):
-                self._end(step, at, "lost", signal=signal)
+            case LeaseLost(step=step):
+                self._end(step, at, "lost", lost=event)
             case StepCancelled(step=step):
                 self._end(step, at, "cancelled")
             case RunFailed() | RunCancelled() | RunExpired():
@@ -86,11 +86,13 @@ class Story:
                 pass
 
     def _end(
-        self, step: str, at: datetime, outcome: str, error: ErrorInfo | None = None, signal: str | None = None
+        self, step: str, at: datetime, outcome: str, error: ErrorInfo | None = None, lost: LeaseLost | None = None
     ) -> None:
         last = self.attempts[step][-1] if self.attempts.get(step) else None
         if last is not None and last.ended is None:
-            last.ended, last.outcome, last.error, last.signal = at, outcome, error, signal
+            last.ended, last.outcome, last.error = at, outcome, error
+            if lost is not None:
+                last.worker, last.signal = last.worker or lost.worker, lost.signal
 
     def lost(self) -> list[Attempt]:
         """Attempts that ended with their worker."""

@@ -104,8 +104,7 @@ def _one_worker(worker: WorkerHealth, facts: SystemFacts) -> Iterator[Finding]:
     fact, now = worker.fact, facts.now
     about = {"worker": fact.name, "id": fact.id}
     if fact.state == "dead" and (worker.holds or now - fact.beat_at < RECENT):
-        by = f" by {worker.signal}" if worker.signal else ""
-        how = f"was killed{by}" if by else "died or fell silent"
+        how = f"died ({worker.signal})" if worker.signal else "died or fell silent"
         yield Finding("worker_dead", "warning", f"worker {fact.name} {how} {ago(fact.beat_at, now)}", None, about)
     if fact.state in ("live", "draining") and fact.lease_until <= now:
         title = f"worker {fact.name} is silent since {ago(fact.beat_at, now)}; its lease has run out"

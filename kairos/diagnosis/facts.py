@@ -32,7 +32,10 @@ class WorkerFact:
 
 @dataclass(frozen=True, slots=True)
 class TaskFact:
-    """One row of `task`: the run itself (`step` is empty) or a step that was offered to any worker."""
+    """One row of `task`: the run itself (`step` is empty) or a step that was offered to any worker.
+
+    `lost_by`: the last worker that died while it held this; `killed_by`: the signal or exit code, if that is known.
+    """
 
     step: str
     queue: str
@@ -43,6 +46,8 @@ class TaskFact:
     worker_state: str | None
     lease_until: datetime | None
     is_leased: bool
+    lost_by: str | None = None
+    killed_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

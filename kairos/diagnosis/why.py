@@ -30,7 +30,7 @@ def explain(facts: RunFacts) -> Reason:
     if state.cancel_requested is not None:
         return _cancelling(facts, task)
     if task.worker is None:
-        return _unclaimed(facts, task)
+        return _after_loss(facts, task, _unclaimed(facts, task))
     if not task.is_leased:
         return _orphaned(facts, task)
     return _held(facts, task)
@@ -120,6 +120,19 @@ def _unclaimed(facts: RunFacts, task: TaskFact) -> Reason:
     )
 
 
+def _after_loss(facts: RunFacts, task: TaskFact, reason: Reason) -> Reason:
+    """Say that a worker died with it, as long as nobody has settled what it was running."""
+    running = facts.state.steps_in(StepStatus.RUNNING)
+    if not running or task.lost_by is None:
+        return reason
+    was = f"{_death(task)} while it was running {listed(running)}"
+    return replace(reason, sentence=f"{reason.sentence} {was}.")
+
+
+def _death(task: TaskFact) -> str:
+    return f"Worker {task.lost_by} {f'died ({task.killed_by})' if task.killed_by else 'was lost'}"
+
+
 def _parked(facts: RunFacts, task: TaskFact) -> Reason:
     for name in facts.state.steps_in(StepStatus.FAILED):
         step = facts.state.steps[name]
@@ -195,6 +208,8 @@ def _step(facts: RunFacts, name: str, step: StepState, *, is_run: bool = False) 
 def _running(facts: RunFacts, name: str, step: StepState) -> str:
     since = format_duration(max(facts.now - (step.started_at or facts.now), timedelta()))
     task = facts.task()
+    if step.worker is None and task is not None and task.worker is None and task.lost_by is not None:
+        return f"{_death(task)} while it was running step {name}; whoever takes the run tries it again."
     worker = step.worker or (task.worker if task else None) or facts.state.worker
     return f"Step {name} is running on worker {worker}, attempt {step.attempt}, for {since}."
 

@@ -153,7 +153,8 @@ class TimerFired(Struct, frozen=True, kw_only=True, gc=False):
 class LeaseLost(Struct, frozen=True, kw_only=True, gc=False):
     """An attempt ended with its worker: it crashed, froze past its lease, or gave the step back.
 
-    `reason` is `worker_lost`, `crashed` or `released`. `signal` names what killed the process, if known.
+    `reason` is `worker_lost`, `crashed` or `released`; `worker` is the one that lost it, None if nobody knows any more.
+    `signal` names what killed the process (or `exit code N`), if that is known.
     `alone`: the step was the only thing running in that process, so the crash counts against it.
     `suspect`: from now on the step runs alone in a process of its own.
     """

@@ -93,6 +93,12 @@ class Heartbeat(threading.Thread):
             self._conn = None
 
 
+def killed_by(report: bytes | None) -> str | None:
+    """What ended a worker, as its parent has reported it: a signal or an exit code; None if nobody knows."""
+    signal: str | None = canonical.decode(bytes(report)).get("signal") if report else None
+    return signal
+
+
 def _hang_up(conn: psycopg.Connection[Any]) -> None:
     try:
         with socket.socket(fileno=os.dup(conn.fileno())) as sock:
@@ -126,7 +132,7 @@ class Reaper:
     async def _free_step(self, run_id: Any, step: str, token: int | None, worker: Any, name: str,
                          state: str, report: bytes) -> int:  # fmt: skip
         """A helper is gone: record that its attempt is lost, and offer the step again."""
-        signal = canonical.decode(bytes(report)).get("signal") if report else None
+        signal = killed_by(report)
         suspect = state == "dead"
         lost = LoseLease(step, token or 0, "worker_lost", name, signal, suspect=suspect)
         params = {"run_id": run_id, "step": step, "worker": worker, "crashed": suspect, "ready_at": None}

@@ -36,6 +36,7 @@ from kairos.domain.projection import RunState
 from kairos.domain.states import ENDED, RunStatus, StepStatus
 from kairos.engine.bodies import Bodies
 from kairos.engine.held import HeldRun
+from kairos.engine.leases import killed_by
 from kairos.engine.office import Office, log
 from kairos.errors import KairosError
 from kairos.store.codec import Row, first_hash
@@ -133,17 +134,18 @@ class Owner:
 
     async def _inherit(self, held: HeldRun) -> None:
         """Settle what the last owner left behind."""
-        state, me = held.open.state, self.office.identity.name
+        state = held.open.state
+        tasks = await self.office.work.execute("list_inherited_tasks", {"run_id": held.run_id})
+        worker, report = next(((name, report) for step, name, report in tasks if not step), (None, None))
         for name, step in state.steps.items():
             if step.status is StepStatus.RUNNING and step.worker is None:
                 # A suspect that cannot be isolated counts: else it could take workers down for ever.
                 counts = step.suspect and self.bodies.isolation.app_spec is None
-                lost = LoseLease(name, step.token, "worker_lost", me, alone=counts, suspect=True)
+                lost = LoseLease(name, step.token, "worker_lost", worker, killed_by(report), counts, suspect=True)
                 held.inbox.append(lost)
             elif step.status is StepStatus.FAILED and step.retry_at is not None:
                 held.retries[name] = step.retry_at
-        for name, _ in await self.office.work.execute("list_step_tasks", {"run_id": held.run_id}):
-            held.offered.add(name)
+        held.offered.update(step for step, *_ in tasks if step)
         if any(isinstance(c, LoseLease) for c in held.inbox):
             held.suspects.update(state.ready)
 

@@ -172,7 +172,7 @@ class Supervisor:
 
     async def _bury(self, child: Child, code: int) -> None:
         """Declare a dead child's worker dead and free its runs, without waiting for the lease."""
-        report = {"signal": signal_name(code), "pid": child.pid, "at": time.time()}
+        report = {"signal": signal_name(code) or f"exit code {code}", "pid": child.pid, "at": time.time()}
         try:
             for worker in child.workers:
                 params = {"id": worker, "report": canonical.encode_trusted(report)}

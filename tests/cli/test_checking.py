@@ -102,7 +102,7 @@ def test_doctor_reports_a_worker_that_died(on_database: Kairos, database: TestDa
                      " lease_until, state, report) values (gen_random_uuid(), 'w-old', 'h', 1, 'shop', '0.0.1',"
                      " '{default}', '{}', 10, clock_timestamp(), 'dead', '{\"signal\": \"SIGSEGV\"}')")  # fmt: skip
         page = on_database("doctor").out
-    assert "warning: worker w-old was killed by SIGSEGV" in page
+    assert "warning: worker w-old died (SIGSEGV)" in page
     assert "1 worker is alive" in page or "worker_dead" in str(kinds(on_database))
 
 
@@ -192,6 +192,6 @@ def test_workflows_lists_versions_and_workers(on_database: Kairos, database: Tes
         assert rows["fulfil"][-3:] == ["1", "0", "0"]
         assert rows[worker.office.identity.name][-1] == "default"
         data = on_database("workflows", "--json").json
-        assert {w["workflow"] for w in data["workflows"]} == {"echo", "fail", "fulfil", "gate", "mail"}
+        assert {w["workflow"] for w in data["workflows"]} == {"echo", "fail", "fulfil", "gate", "mail", "shout"}
         assert data["workers"][0]["live"] is True
     assert "No worker is running." in on_database("workflows").out

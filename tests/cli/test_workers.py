@@ -112,6 +112,11 @@ def test_a_killed_child_is_buried_and_its_work_goes_on_at_once(
     history = on_database("show", run_id, "--json").json["steps"]["wait_for_file"]["history"]
     assert [attempt["outcome"] for attempt in history] == ["lost", "done"]
     assert history[1]["isolated"] is True
+    name = database.fetch("select name from kairos.worker where state = 'dead'")[0][0]
+    assert (history[0]["worker"], history[0]["signal"]) == (name, "SIGKILL")
+    told = f"worker {name} is gone (SIGKILL); runs alone from now on"
+    assert re.search(rf"lease_lost +wait_for_file +{re.escape(told)}", on_database("events", run_id).out)
+    assert f"lost  wait_for_file: {told}" in on_database("show", run_id).out
     assert on_database("verify", run_id).code == 0
     process.signal(signal.SIGTERM)
     assert process.ends() == 0

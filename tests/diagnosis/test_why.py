@@ -71,6 +71,26 @@ def a_started_run() -> Story:
     return a_run().claim().start("a")
 
 
+def test_a_loss_that_nobody_has_settled_is_told_with_what_killed_the_worker() -> None:
+    lost = task(lost_by="w1", killed_by="SIGKILL")
+    reason = told(a_started_run(), [lost], [])
+    assert reason.kind == "no_worker"
+    assert reason.sentence.endswith("Worker w1 died (SIGKILL) while it was running a.")
+    assert told(a_started_run(), [replace(lost, killed_by=None)], []).sentence.endswith(
+        "Worker w1 was lost while it was running a."
+    )
+    story = a_started_run()
+    step = explain_steps(RunFacts(story.state, [lost], [], story.now))[0]
+    assert (
+        step.sentence == "Worker w1 died (SIGKILL) while it was running step a; whoever takes the run tries it again."
+    )
+
+
+def test_a_loss_that_was_settled_is_history() -> None:
+    story = a_started_run().lose("a")
+    assert "w1" not in told(story, [task(lost_by="w1", killed_by="SIGKILL")], []).sentence
+
+
 # -- before it starts -----------------------------------------------------------------------------------------
 
 

@@ -92,8 +92,8 @@ order by w.started_at desc limit 500
 
 -- name: get_tasks
 select t.run_id, t.step, t.queue, t.priority, t.ready_at, t.expires_at, t.crashed, t.fingerprint, t.token,
-       w.name, w.state, w.lease_until, w.lease_until > clock_timestamp(), clock_timestamp()
-from kairos.task t left join kairos.worker w on w.id = t.worker
+       w.name, w.state, w.lease_until, w.lease_until > clock_timestamp(), clock_timestamp(), l.name, l.report
+from kairos.task t left join kairos.worker w on w.id = t.worker left join kairos.worker l on l.id = t.lost_by
 where t.run_id = %(run_id)s::uuid order by t.step
 
 -- name: waiting_by_queue

@@ -69,8 +69,10 @@ delete from kairos.task
 where run_id = %(run_id)s::uuid and step = any(%(steps)s::text[])
   and (worker = %(worker)s::uuid or token = %(token)s::bigint)
 
--- name: list_step_tasks
-select t.step, t.worker from kairos.task t where t.run_id = %(run_id)s::uuid and t.step <> ''
+-- name: list_inherited_tasks
+-- Of a run that had an owner before: its own task, with the worker that died with it, and what is offered.
+select t.step, w.name, w.report from kairos.task t left join kairos.worker w on w.id = t.lost_by
+where t.run_id = %(run_id)s::uuid
 
 -- name: release_run
 -- Give a run back: now, or to be looked at again when its next timer is due.
@@ -129,7 +131,7 @@ returning id, name
 
 -- name: free_runs_of_dead
 -- The next owner finds what was running in the log, and treats it as suspect.
-update kairos.task t set worker = null, crashed = w.state = 'dead' or t.crashed
+update kairos.task t set worker = null, lost_by = w.id, crashed = w.state = 'dead' or t.crashed
 from kairos.worker w
 where w.id = t.worker and w.state in ('dead', 'stopped') and t.step = ''
 returning t.run_id, t.queue
