@@ -17,7 +17,6 @@ from kairos import settings
 from kairos.cli import words
 from kairos.cli.apps import AppChoice, require_app
 from kairos.cli.configuration import mask
-from kairos.cli.facts import read_causes
 from kairos.cli.failures import short_path
 from kairos.cli.terminal import err, one_line
 from kairos.cli.workers import worker_options
@@ -122,18 +121,17 @@ async def _announce_endings(dsn: str, console: Console) -> None:
                 say(console, "runs", "many runs have ended", "dim")
                 continue
             found = await reader.runs(UUID(text) for text in payload.split(",") if text)
-            causes = await read_causes(reader, found.values())
             for info in found.values():
-                _announce(console, info, causes.get(info.id, info.reason))
+                _announce(console, info)
     finally:
         listener.cancel()
         await asyncio.gather(listener, return_exceptions=True)
         await session.close()
 
 
-def _announce(console: Console, info: RunInfo, cause: str | None) -> None:
+def _announce(console: Console, info: RunInfo) -> None:
     short = words.short_id(info.id)
     text = Text(f"{one_line(info.workflow)} {short} in {words.took(words.span(info.created_at, info.ended_at))}")
-    if cause:
-        text.append(f"  {one_line(cause)}").append(f"   kairos show {short}", "dim")
+    if info.reason:
+        text.append(f"  {one_line(info.reason)}").append(f"   kairos show {short}", "dim")
     say(console, info.status.lower(), text, words.style_of(info.status))

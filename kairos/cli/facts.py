@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
-from uuid import UUID
 
 from kairos.diagnosis import RunFacts, TaskFact, WorkerFact
 from kairos.domain import canonical
 from kairos.domain.projection import RunState
-from kairos.domain.states import RunStatus
-from kairos.store.reader import Reader, RunInfo
+from kairos.store.reader import Reader
 
 
 async def run_facts(reader: Reader, state: RunState) -> RunFacts:
@@ -79,12 +77,3 @@ def _task(row: Sequence[Any]) -> TaskFact:
         lost_by=row[14],
         killed_by=read_report(row[15]).get("signal"),
     )
-
-
-async def read_causes(reader: Reader, infos: Iterable[RunInfo]) -> dict[UUID, str]:
-    """What made runs FAILED: `step: error`, of those that are."""
-    failed = [info.id for info in infos if info.status is RunStatus.FAILED]
-    if not failed:
-        return {}
-    rows = await reader.session.execute("read_failures", {"run_ids": failed})
-    return {run_id: f"{step}: {error}" if step else error for run_id, step, error in rows}

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from uuid import UUID
 
 from rich.console import Console
 from rich.text import Text
 
 from kairos.cli import exits, words
 from kairos.cli.database import reading
-from kairos.cli.facts import read_causes
 from kairos.cli.filters import read_labels, read_moment, read_status
 from kairos.cli.grid import Column, print_grid
 from kairos.cli.terminal import one_line, out, print_json
@@ -68,12 +65,10 @@ def list_runs(wanted: RunFilter, *, url: str | None, as_json: bool) -> int:
             )  # fmt: skip
             page = infos[: wanted.limit]
             following = wanted.next_page(page[-1]) if len(infos) > wanted.limit else None
-            causes = await read_causes(reader, page)
             if as_json:
-                runs = [{**info.to_json(), "error": causes.get(info.id)} for info in page]
-                print_json({"runs": runs, "next": following})
+                print_json({"runs": [info.to_json() for info in page], "next": following})
             elif page:
-                _print(out(), page, following, causes)
+                _print(out(), page, following)
             else:
                 await _print_nothing(reader, wanted)
             return exits.OK
@@ -81,7 +76,7 @@ def list_runs(wanted: RunFilter, *, url: str | None, as_json: bool) -> int:
     return asyncio.run(work())
 
 
-def _print(console: Console, page: list[RunInfo], following: str | None, causes: Mapping[UUID, str]) -> None:
+def _print(console: Console, page: list[RunInfo], following: str | None) -> None:
     now = words.now()
     is_whole = not console.is_terminal and console.width >= 100
     columns = [
@@ -99,7 +94,7 @@ def _print(console: Console, page: list[RunInfo], following: str | None, causes:
             words.status_text(info.status),
             Text(words.ago(info.created_at, now)),
             Text(_length(info, now)),
-            about(info, causes.get(info.id)),
+            about(info),
         ]
         for info in page
     ]
@@ -108,11 +103,11 @@ def _print(console: Console, page: list[RunInfo], following: str | None, causes:
         console.print(Text.assemble(("older: ", "dim"), following), soft_wrap=True)
 
 
-def about(info: RunInfo, cause: str | None) -> Text:
+def about(info: RunInfo) -> Text:
     """Why it ended badly, its key and labels."""
     parts = []
     if info.reason and info.status is not RunStatus.DONE:
-        parts.append(Text(one_line(cause or info.reason, 120)))
+        parts.append(Text(one_line(info.reason, 120)))
     if info.key is not None:
         parts.append(Text.assemble(("key ", "dim"), one_line(info.key, 60)))
     parts += [Text.assemble((f"{one_line(k, 40)}=", "dim"), one_line(v, 40)) for k, v in info.labels.items()]

@@ -28,6 +28,7 @@ from kairos.domain.states import RunStatus, StepStatus
 
 MAX_STEPS = 60
 MAX_LOSSES = 3
+MAX_FAILURES = 3
 
 
 def show_run(name: str, *, url: str | None, as_json: bool, all_steps: bool) -> int:
@@ -187,16 +188,19 @@ def print_outcome(console: Console, story: Story, ending: Ending | None) -> None
         console.print("output", style="dim")
         print_value(console, ending.output)
         return
-    if ending.info.reason:
+    if ending.info.reason and not ending.info.failed_steps:
         console.print()
         print_wrapped(console, Text(one_line(ending.info.reason, 500)))
-    for name in ending.info.failed_steps[:3]:
+    for name in ending.info.failed_steps[:MAX_FAILURES]:
         step = story.state.steps[name]
         console.print()
         if step.error is not None:
             print_failure(console, name, tries_of(story, name), step.error)
         else:
-            console.print(Text(f"{one_line(name)}: {one_line(step.reason)}"))
+            print_wrapped(console, Text(f"{one_line(name)}: {one_line(step.reason)}"))
+    hidden = len(ending.info.failed_steps) - MAX_FAILURES
+    if hidden > 0:
+        console.print(f"and {words.plural(hidden, 'more failed step')}; --json shows all", style="dim")
 
 
 def tries_of(story: Story, name: str) -> str:

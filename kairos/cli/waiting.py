@@ -15,7 +15,7 @@ from kairos.cli.failures import print_failure
 from kairos.cli.live import follow, follow_in_lines, follow_on_terminal, follow_quietly
 from kairos.cli.payloads import print_value, value_of
 from kairos.cli.story import Story, begin_story
-from kairos.cli.terminal import err, is_live, one_line, out, print_json
+from kairos.cli.terminal import err, is_live, one_line, out, print_json, print_wrapped
 from kairos.domain.error_info import ErrorInfo
 from kairos.domain.states import RunStatus
 from kairos.store.reader import Reader, RunInfo
@@ -106,5 +106,5 @@ def print_trouble(ending: Ending, timeout: str | None) -> None:
         print_failure(console, info.failed_steps[0], "is dead", ending.error)
         console.print()
     line = Text.assemble(words.status_text(info.status), "  ", (str(info.id), "bold"))
-    console.print(line.append(f"  {one_line(info.reason)}" if info.reason else ""), soft_wrap=True)
+    print_wrapped(console, line.append(f"  {one_line(info.reason)}" if info.reason else ""))
     console.print(f"kairos show {short}", style="dim")

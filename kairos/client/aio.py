@@ -178,14 +178,11 @@ def _raise_ending(finished: Finished) -> NoReturn:
         raise RunCancelled(f"run {info.id} was cancelled: {info.reason}", **facts)
     if info.status is RunStatus.EXPIRED:
         raise RunExpired(f"run {info.id} expired: {info.reason}", **facts)
-    error = finished.error
-    step = info.failed_steps[0] if info.failed_steps else None
-    what = f"step {step!r} failed: {error.summary}" if error else str(info.reason)
     raise RunFailed(
-        f"run {info.id} of {info.workflow!r} failed: {what}",
+        f"run {info.id} of {info.workflow!r} failed: {info.reason}",
         hint=f"`kairos show {info.id}` shows what happened.",
-        step=step,
-        error=error,
+        step=info.failed_steps[0] if info.failed_steps else None,
+        error=finished.error,
         **facts,
     )
 

@@ -65,23 +65,12 @@ def _ended(state: RunState, now: datetime) -> Reason:
             took = span(state.started_at, state.finished_at)
             return Reason("done", f"It waits for nothing: it was done {when}{f', after {took}' if took else ''}.")
         case RunStatus.FAILED:
-            return Reason("failed", f"It failed {when}: {_why_failed(state)}.")
+            return Reason("failed", f"It failed {when}: {state.reason}.")
         case RunStatus.CANCELLED:
             by = f" by {state.cancel_requested.author}" if state.cancel_requested else ""
             return Reason("cancelled", f"It was cancelled{by} {when}: {state.reason}.")
         case _:
             return Reason("expired", f"It expired {when}: {state.reason}.")
-
-
-def _why_failed(state: RunState) -> str:
-    for name, step in state.steps.items():
-        if step.status is StepStatus.DEAD:
-            more = len(state.steps_in(StepStatus.DEAD, StepStatus.EXPIRED)) - 1
-            others = f" (and {more} more)" if more else ""
-            return f"step {name} is dead, {step.reason}{others}"
-        if step.status is StepStatus.EXPIRED:
-            return f"step {name} expired, {step.reason}"
-    return str(state.reason)
 
 
 def _cancelling(facts: RunFacts, task: TaskFact) -> Reason:

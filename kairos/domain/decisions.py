@@ -6,6 +6,7 @@ one thing at a time. Windows are half-open: what expires at `t` is still good st
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import assert_never
 
@@ -286,12 +287,14 @@ def _expire(state: RunState, now: datetime) -> list[Event]:
 
 def _expire_steps(state: RunState, names: list[str], now: datetime) -> list[Event]:
     events: list[Event] = []
+    reasons: dict[str, str] = {}
     for name in names:
         since = state.steps[name].scheduled_at
         age = format_duration(now - since) if since else "?"
-        events.append(StepExpired(step=name, reason=f"no worker took it within its time to live; it waited {age}"))
+        reasons[name] = f"no worker took it within its time to live; it waited {age}"
+        events.append(StepExpired(step=name, reason=reasons[name]))
     if names and state.active == len(names):
-        events.append(_run_failed(state, names))
+        events.append(_run_failed(state, reasons))
     return events
 
 
@@ -357,14 +360,17 @@ def _released(state: RunState, name: str) -> list[str]:
 def _bury(state: RunState, name: str, reason: str) -> list[Event]:
     events: list[Event] = [StepDead(step=name, reason=reason)]
     if state.active == 1:
-        events.append(_run_failed(state, [name]))
+        events.append(_run_failed(state, {name: reason}))
     return events
 
 
-def _run_failed(state: RunState, more: list[str] | None = None) -> RunFailed:
-    names = tuple(dict.fromkeys([*state.steps_in(*_BLOCKED), *(more or [])]))
-    named = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    return RunFailed(steps=names, reason=f"nothing can go on after: {named}")
+def _run_failed(state: RunState, more: Mapping[str, str] | None = None) -> RunFailed:
+    """`more`: steps that end in the same answer, and why. The first culprit's reason is the run's."""
+    names = tuple(dict.fromkeys([*state.steps_in(*_BLOCKED), *(more or {})]))
+    first, *rest = names
+    others = ", ".join(rest[:4]) + (f" and {len(rest) - 4} more" if len(rest) > 4 else "")
+    why = (more or {}).get(first) or state.steps[first].reason
+    return RunFailed(steps=names, reason=f"{first}: {why}{f'; as well: {others}' if rest else ''}")
 
 
 def _cancel_rest(

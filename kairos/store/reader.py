@@ -31,7 +31,7 @@ class RunInfo:
         seq: number of events so far.
         claims: how often a worker has become its owner.
         ended_at: time of the terminal event; None while the run goes on.
-        reason: why it FAILED, was CANCELLED or EXPIRED.
+        reason: why it FAILED (`step: error` of the first that did), was CANCELLED or EXPIRED.
     """
 
     id: UUID

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 
 import pytest
 
+import kairos
 from kairos.cli import exits
 from tests.cli.cli_support import Kairos
 from tests.cli.conftest import Told
+from tests.conftest import TestDatabase
 
 
 @pytest.fixture
@@ -31,6 +34,23 @@ def test_a_row_tells_status_age_and_what_went_wrong(in_shop: Kairos, some_runs: 
     assert "fail: ValueError: no money" in lines[2]
     assert "✓ DONE" in lines[3]
     assert "key k-7  customer=42" in lines[3]
+
+
+def test_lists_pages_and_the_client_give_the_same_reason(
+    in_shop: Kairos, some_runs: list[str], told_database: TestDatabase
+) -> None:
+    reason = "fail: ValueError: no money (attempt 1 of 1)"
+    assert reason in in_shop("runs").lines[2]
+    listed = next(run for run in in_shop("runs", "--json").json["runs"] if run["id"] == some_runs[1])
+    assert listed["reason"] == in_shop("show", some_runs[1], "--json").json["run"]["reason"] == reason
+    assert reason in in_shop("why", some_runs[1]).out
+    assert reason in in_shop("events", some_runs[1], "--kind", "run_failed").out
+    with kairos.Client(told_database.dsn) as client:
+        run = client.get_run(some_runs[1])
+        assert run.info.reason == reason
+        with pytest.raises(kairos.RunFailed, match=re.escape(reason)):
+            _ = run.output
+    assert in_shop("show", some_runs[1]).out.count("no money") == 4, "input, error, code and local; not once more"
 
 
 def test_a_narrow_terminal_gets_short_ids_and_whole_lines(

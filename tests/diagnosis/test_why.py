@@ -257,7 +257,7 @@ def test_failed_names_the_dead_step() -> None:
     reason = told(story, [], [])
     assert (reason.kind, reason.sentence) == (
         "failed",
-        f"It failed 1s ago: step a is dead, {BOOM.summary} (not retryable).",
+        f"It failed 1s ago: a: {BOOM.summary} (not retryable).",
     )
 
 

@@ -450,7 +450,7 @@ def test_independent_branches_go_on_after_a_step_is_dead_and_then_the_run_fails(
     failed = story.events[-1]
     assert isinstance(failed, RunFailed)
     assert failed.steps == ("a",)
-    assert failed.reason == "nothing can go on after: a"
+    assert failed.reason == "a: ValueError: boom (not retryable)"
     assert story.statuses() == {"a": "DEAD", "b": "DONE", "c": "DONE", "d": "PENDING"}
 
 
@@ -461,7 +461,7 @@ def test_a_run_does_not_fail_while_a_step_rests_or_runs() -> None:
     assert story.state.status == "RUNNING"
     story.start("c").fail("c", retryable=False)
     assert story.state.status == "FAILED"
-    assert story.state.reason == "nothing can go on after: a, b, c"
+    assert story.state.reason == "a: ValueError: boom (not retryable); as well: b, c"
 
 
 def test_a_long_list_of_culprits_is_cut_in_the_reason_and_whole_in_the_event() -> None:
@@ -472,7 +472,7 @@ def test_a_long_list_of_culprits_is_cut_in_the_reason_and_whole_in_the_event() -
     failed = story.events[-1]
     assert isinstance(failed, RunFailed)
     assert failed.steps == tuple(names)
-    assert failed.reason == "nothing can go on after: s0, s1, s2, s3, s4 and 3 more"
+    assert failed.reason == "s0: ValueError: boom (not retryable); as well: s1, s2, s3, s4 and 3 more"
 
 
 # --- cancelling ---------------------------------------------------------------------------------------------

@@ -310,7 +310,7 @@ def a_rule_that_tidies_up(patch: Patch) -> None:
 
 def a_run_that_fails_while_others_go_on(patch: Patch) -> None:
     def bury(state: RunState, name: str, reason: str) -> list[Event]:
-        return [decisions.StepDead(step=name, reason=reason), decisions._run_failed(state, [name])]
+        return [decisions.StepDead(step=name, reason=reason), decisions._run_failed(state, {name: reason})]
 
     patch.setattr(decisions, "_bury", bury)
 

@@ -119,9 +119,6 @@ limit %(take)s::integer
 -- name: count_statuses
 select r.status, count(*) from kairos.run r group by r.status
 
--- name: read_failures
-select f.run_id, f.step, f.error from kairos.failure f where f.run_id = any(%(run_ids)s::uuid[])
-
 -- name: server_facts
 select current_setting('server_version_num')::integer, current_setting('fsync'),
        current_setting('synchronous_commit'), current_user::text, pg_is_in_recovery(),
