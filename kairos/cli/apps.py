@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 import tomllib
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
 from kairos import settings
@@ -36,11 +39,51 @@ def choose_app(given: str | None) -> AppChoice | None:
 
 
 def require_app(given: str | None) -> AppChoice:
-    """As `choose_app`; raises UsageError if nothing names an app."""
+    """As `choose_app`; raises UsageError if nothing names an app, or the named file or module does not exist."""
     choice = choose_app(given)
     if choice is None:
         raise UsageError("no app is named", hint=NO_APP)
+    find_source(choice)
     return choice
+
+
+def find_source(choice: AppChoice) -> Path:
+    """Where its code is, without running any of it: a file, or the folder of the package that it is in.
+
+    Raises:
+        UsageError: there is no such file or module.
+    """
+    where = _split(choice.spec)[0]
+    if where.endswith(".py"):
+        if not Path(where).is_file():
+            raise UsageError(f"there is no file {where}", hint=f"It was named by {choice.source}. {NO_APP}")
+        return Path(where)
+    top, *below = where.split(".")
+    found = _find_module(top)
+    folders = found.submodule_search_locations if found else None
+    for i in range(len(below)):
+        inner = PathFinder.find_spec(".".join([top, *below[: i + 1]]), folders) if folders else None
+        if inner is None:
+            found = None
+            break
+        folders = inner.submodule_search_locations
+    if found is None:
+        hint = f"It was named by {choice.source}; looked in {Path.cwd()} and in what is installed. {NO_APP}"
+        raise UsageError(f"there is no module {where!r}", hint=hint)
+    package = found.submodule_search_locations
+    return Path(next(iter(package))) if package else Path(found.origin or Path.cwd())
+
+
+def _find_module(name: str) -> ModuleSpec | None:
+    # As the worker will look for it: the working directory first.
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        return importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return None
+    finally:
+        sys.path.remove(here)
 
 
 def _from_pyproject(start: Path) -> AppChoice | None:
@@ -63,12 +106,14 @@ def _from_pyproject(start: Path) -> AppChoice | None:
 
 def _absolute(spec: str, folder: Path) -> str:
     """A file is meant relative to where it was named; workers may start elsewhere."""
-    where, sep, attribute = spec.partition(":") if ".py" not in spec else _split_file(spec)
+    where, sep, attribute = _split(spec)
     if where.endswith(".py") and not Path(where).is_absolute():
         return f"{folder / where}{sep}{attribute}"
     return spec
 
 
-def _split_file(spec: str) -> tuple[str, str, str]:
+def _split(spec: str) -> tuple[str, str, str]:
+    if ".py" not in spec:
+        return spec.partition(":")
     where, sep, attribute = spec.rpartition(":")
     return (where, sep, attribute) if sep and not attribute.endswith(".py") else (spec, "", "")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -11,13 +14,14 @@ from uuid import UUID
 
 from rich.console import Console
 from rich.text import Text
-from watchfiles import Change, DefaultFilter, awatch
+from watchfiles import awatch
 
 from kairos import settings
 from kairos.cli import words
-from kairos.cli.apps import AppChoice, require_app
+from kairos.cli.apps import AppChoice, find_source, require_app
 from kairos.cli.configuration import mask
 from kairos.cli.failures import short_path
+from kairos.cli.reloading import Sources, left_behind
 from kairos.cli.terminal import err, one_line
 from kairos.cli.workers import worker_options
 from kairos.database import Database
@@ -29,16 +33,7 @@ from kairos.store.reader import Reader, RunInfo
 
 DRAIN: Final = 3.0
 """Seconds that running steps get at a reload: nobody wants to wait for them, and nothing is lost."""
-
-
-class SourceFilter(DefaultFilter):
-    """Python files, outside virtual environments, caches and our own data."""
-
-    ignore_dirs = (*DefaultFilter.ignore_dirs, ".kairos", "venv", "dist", "build")
-
-    def __call__(self, change: Change, path: str) -> bool:
-        """Whether a change of this file matters."""
-        return path.endswith(".py") and super().__call__(change, path)
+MAX_NAMED: Final = 4
 
 
 def develop(*, app: str | None, concurrency: int | None, queues: str | None, url: str | None) -> int:
@@ -54,31 +49,82 @@ def develop(*, app: str | None, concurrency: int | None, queues: str | None, url
     shown = "WARNING" if level == "INFO" else level
     logs.configure("text", shown)
     console = err()
-    with Database(url).require_schema() as database:
-        _greet(console, choice, database)
+    sources = Sources(find_source(choice))
+    with _alone_in(Path.cwd()) as is_alone, Database(url).require_schema() as database:
+        _greet(console, choice, database, sources)
+        if not is_alone:
+            text = "another `kairos dev` runs in this folder: on one database, either may take a run"
+            say(console, "notice", text, "yellow")
         plan = Plan(choice.spec, database.dsn, options, log_level=shown, hold_fd=database.hold_fd)
-        return asyncio.run(_develop(plan, console))
+        return asyncio.run(_develop(plan, sources, console))
 
 
-async def _develop(plan: Plan, console: Console) -> int:
+async def _develop(plan: Plan, sources: Sources, console: Console) -> int:
+    session = Session(plan.dsn, "kairos dev", patience=None)
+    reader = Reader(session)
+    names: set[str] = set()
+    beside: set[asyncio.Task[None]] = set()
+
     def on_ready(child: Child) -> None:
-        names = ", ".join(one_line(name) for name in child.workflows) or "no workflow yet"
-        say(console, "ready", f"{names}  (queues: {', '.join(child.queues)})", "green")
+        listed = ", ".join(one_line(name) for name in child.workflows) or "no workflow yet"
+        say(console, "ready", f"{listed}  (queues: {', '.join(child.queues)})", "green")
+        sources.learn(child.sources)
+        names.update(child.workflows)
+        beside.add(asyncio.create_task(_tell_left_behind(reader, names, console)))
 
-    supervisor = Supervisor(plan, waits_for_change=True, on_ready=on_ready)
-    beside = [
-        asyncio.create_task(_reload_on_change(supervisor, console)),
-        asyncio.create_task(_announce_endings(plan.dsn, console)),
-    ]
+    def on_drain(child: Child) -> None:
+        if child.draining:
+            steps = [one_line(step) for step in child.draining]
+            more = f" and {len(steps) - MAX_NAMED} more" if len(steps) > MAX_NAMED else ""
+            say(console, "waits", f"for {', '.join(steps[:MAX_NAMED])}{more}", "yellow")
+
+    supervisor = Supervisor(plan, waits_for_change=True, on_ready=on_ready, on_drain=on_drain)
+    beside |= {
+        asyncio.create_task(_reload_on_change(supervisor, sources, console)),
+        asyncio.create_task(_announce_endings(reader, console)),
+        asyncio.create_task(_announce_drain(supervisor, console)),
+    }
     try:
         return await supervisor.run()
     finally:
         for task in beside:
             task.cancel()
         await asyncio.gather(*beside, return_exceptions=True)
+        await session.close()
 
 
-def _greet(console: Console, choice: AppChoice, database: Database) -> None:
+async def _announce_drain(supervisor: Supervisor, console: Console) -> None:
+    await supervisor.stopping.wait()
+    seconds = f"{supervisor.plan.options.drain_timeout:g}s"
+    text = f"running steps get {seconds} to end, then go back to the queue; Ctrl-C again stops at once"
+    say(console, "stopping", text, "cyan")
+
+
+async def _tell_left_behind(reader: Reader, names: Iterable[str], console: Console) -> None:
+    for left in await left_behind(reader, names):
+        text = f"{words.plural(left.runs, 'run')} of {one_line(left.workflow)} for version {left.fingerprint[:8]}"
+        say(console, "waiting", f"{text}, which this source is not: undo the change, or `kairos cancel` them", "yellow")
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[bool]:
+    """Whether no other `kairos dev` was started in this folder and still runs."""
+    fd = os.open(folder, os.O_RDONLY)
+    is_alone = True
+    try:
+        # A lock on the folder itself leaves no file behind, and goes with the process.
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        is_alone = False
+    except OSError:
+        pass  # a file system without locks: nothing can be said
+    try:
+        yield is_alone
+    finally:
+        os.close(fd)
+
+
+def _greet(console: Console, choice: AppChoice, database: Database, sources: Sources) -> None:
     where = (
         f"embedded PostgreSQL in {short_path(str(settings.read('data_dir')))}"
         if database.is_embedded
@@ -87,7 +133,8 @@ def _greet(console: Console, choice: AppChoice, database: Database) -> None:
     console.print(Text.assemble(("kairos dev", "bold"), ("   Ctrl-C stops", "dim")))
     console.print(Text.assemble(("  app       ", "dim"), short_path(choice.spec), (f"  from {choice.source}", "dim")))
     console.print(Text.assemble(("  database  ", "dim"), where))
-    console.print(Text.assemble(("  watching  ", "dim"), "Python files in this folder"))
+    what = "the package's modules" if sources.is_package else "the modules that the app has loaded"
+    console.print(Text.assemble(("  watching  ", "dim"), short_path(str(sources.folder)), (f"  {what}", "dim")))
     console.print(Text.assemble(("  try       ", "dim"), "kairos run WORKFLOW --wait   (in another terminal)"))
     console.print()
 
@@ -98,18 +145,18 @@ def say(console: Console, what: str, text: str | Text, style: str = "") -> None:
     console.print(Text.assemble((f"{at}  ", "dim"), (f"{what:<9} ", style), text), soft_wrap=True)
 
 
-async def _reload_on_change(supervisor: Supervisor, console: Console) -> None:
-    async for changes in awatch(Path.cwd(), watch_filter=SourceFilter(), stop_event=supervisor.stopping, debounce=400):
+async def _reload_on_change(supervisor: Supervisor, sources: Sources, console: Console) -> None:
+    async for changes in awatch(sources.folder, watch_filter=sources, stop_event=supervisor.stopping, debounce=400):
         names = sorted({short_path(path) for _, path in changes})
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         say(console, "changed", f"{', '.join(names[:3])}{more}: reloading", "cyan")
+        sources.forget()
         supervisor.restart()
 
 
-async def _announce_endings(dsn: str, console: Console) -> None:
+async def _announce_endings(reader: Reader, console: Console) -> None:
     """One line for every run that ends, whoever started it."""
-    session = Session(dsn, "kairos dev", patience=None)
-    reader = Reader(session)
+    dsn = reader.session.dsn
     ended: asyncio.Queue[str] = asyncio.Queue()
     listener = asyncio.create_task(
         listen(dsn, "kairos dev", ["kairos_run"], lambda channel, payload: ended.put_nowait(payload), lambda: None)
@@ -126,7 +173,6 @@ async def _announce_endings(dsn: str, console: Console) -> None:
     finally:
         listener.cancel()
         await asyncio.gather(listener, return_exceptions=True)
-        await session.close()
 
 
 def _announce(console: Console, info: RunInfo) -> None:

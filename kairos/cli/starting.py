@@ -14,7 +14,7 @@ from rich.text import Text
 from kairos.authoring import Workflow
 from kairos.authoring.loading import load_app
 from kairos.cli import exits, words
-from kairos.cli.apps import choose_app
+from kairos.cli.apps import choose_app, find_source
 from kairos.cli.database import connected
 from kairos.cli.filters import read_duration, read_labels
 from kairos.cli.payloads import value_of
@@ -100,6 +100,7 @@ def _target(name: str, app: str | None) -> Workflow | str:
     choice = choose_app(app)
     if choice is None:
         return name
+    find_source(choice)
     loaded = load_app(choice.spec)
     if name not in loaded.workflows and app is None:
         return name  # the app was not named on this command line; the database may know the workflow

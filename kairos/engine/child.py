@@ -129,7 +129,15 @@ def _make_worker(app: App, orders: Orders) -> Worker:
         async def _register(self) -> None:
             tell(orders.report_fd, {"worker": str(self.office.identity.id), "name": self.office.identity.name})
             await super()._register()
-            tell(orders.report_fd, {"ready": list(app.workflows), "queues": list(options.queues)})
+            ready = {name: workflow.fingerprint for name, workflow in app.workflows.items()}
+            tell(orders.report_fd, {"ready": ready, "queues": list(options.queues), "sources": sources()})
+
+        async def _drain(self) -> None:
+            steps = [f"{body.step} of {held.workflow.name} {str(held.run_id)[-8:]}"
+                     for held in self.owner.held.values() for body in held.bodies.values()]  # fmt: skip
+            helped = [f"{step} of {str(run_id)[-8:]}" for run_id, step in self.helper.tasks]
+            tell(orders.report_fd, {"draining": steps + helped})
+            await super()._drain()
 
     return Reporting(app, os.environ["KAIROS_DATABASE_URL"], options, app_spec=sys.argv[1])
 
@@ -141,6 +149,14 @@ def queues_of(app: App) -> tuple[str, ...]:
         found[workflow.queue] = None
         found.update(dict.fromkeys(spec.queue for spec in workflow.graph.steps.values() if spec.queue))
     return tuple(found)
+
+
+def sources() -> list[str]:
+    """Files of the modules that are loaded and belong to the user."""
+    from kairos.authoring.failure import is_user_file
+
+    files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
+    return sorted({file for file in files if file and is_user_file(file)})
 
 
 def tell(fd: int, message: dict[str, Any]) -> None:

@@ -42,7 +42,9 @@ class Child:
 
     Attributes:
         workers: ids under which it has registered; more than one if it was declared dead and went on.
-        workflows, queues: what it serves, once it is ready.
+        workflows, queues: what it serves, once it is ready; name -> fingerprint.
+        sources: the files of the user's modules that it has loaded.
+        draining: what it lets end before it stops; None as long as it does not drain.
         is_asked: whether it was told to stop.
     """
 
@@ -52,8 +54,10 @@ class Child:
     started: float = field(default_factory=time.monotonic)
     workers: list[UUID] = field(default_factory=list)
     name: str = ""
-    workflows: list[str] = field(default_factory=list)
+    workflows: dict[str, str] = field(default_factory=dict)
     queues: list[str] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
+    draining: list[str] | None = None
     is_ready: bool = False
     is_asked: bool = False
     listener: asyncio.Task[None] | None = None
@@ -70,19 +74,22 @@ class Child:
             self.process.terminate()
 
     def hear(self, line: bytes) -> bool:
-        """Take in what it says of itself; True when it has just become ready."""
+        """Take in what it says of itself; True when it has become ready, or begun to drain."""
         message = json.loads(line)
         if "worker" in message:
             self.workers.append(UUID(message["worker"]))
             self.name = message["name"]
             return False
-        self.is_ready = True
-        self.workflows, self.queues = message["ready"], message["queues"]
+        if "draining" in message:
+            self.draining = message["draining"]
+        else:
+            self.is_ready = True
+            self.workflows, self.queues, self.sources = message["ready"], message["queues"], message["sources"]
         return True
 
 
-async def spawn(plan: Plan, number: int, on_ready: Callable[[Child], None]) -> Child:
-    """Start a worker process. `on_ready` is called whenever it has registered with the database."""
+async def spawn(plan: Plan, number: int, on_news: Callable[[Child], None]) -> Child:
+    """Start a worker process. `on_news` is called whenever it has registered with the database, and when it drains."""
     report_r, report_w = os.pipe()
     life_r, life_w = os.pipe()
     orders = Orders(plan.options, plan.log_format, plan.log_level, report_w, life_r, plan.hold_fd, os.getpid())
@@ -109,11 +116,11 @@ async def spawn(plan: Plan, number: int, on_ready: Callable[[Child], None]) -> C
         os.close(report_w)
         os.close(life_r)
     child = Child(number, process, life_w)
-    child.listener = asyncio.create_task(_listen(child, report_r, on_ready))
+    child.listener = asyncio.create_task(_listen(child, report_r, on_news))
     return child
 
 
-async def _listen(child: Child, fd: int, on_ready: Callable[[Child], None]) -> None:
+async def _listen(child: Child, fd: int, on_news: Callable[[Child], None]) -> None:
     reader = asyncio.StreamReader()
     transport, _ = await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(fd, "rb", 0)
@@ -121,7 +128,7 @@ async def _listen(child: Child, fd: int, on_ready: Callable[[Child], None]) -> N
     try:
         async for line in reader:
             if child.hear(line):
-                on_ready(child)
+                on_news(child)
     finally:
         transport.close()
 

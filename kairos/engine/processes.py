@@ -44,6 +44,7 @@ class Supervisor:
         waits_for_change: when the app cannot be loaded, wait for `restart()` instead of giving up.
         takes_signals: SIGTERM, SIGINT and SIGHUP are for this supervisor while it runs.
         on_ready: called with each child once its worker is registered.
+        on_drain: called with each child once it lets its last steps end; `child.draining` names them.
     """
 
     def __init__(
@@ -53,8 +54,10 @@ class Supervisor:
         waits_for_change: bool = False,
         takes_signals: bool = True,
         on_ready: Callable[[Child], None] | None = None,
+        on_drain: Callable[[Child], None] | None = None,
     ) -> None:
-        self.plan, self._waits_for_change, self._on_ready = plan, waits_for_change, on_ready
+        self.plan, self._waits_for_change = plan, waits_for_change
+        self._on_ready, self._on_drain = on_ready, on_drain
         self._takes_signals = takes_signals
         self.children: dict[int, Child] = {}
         self.stopping = asyncio.Event()
@@ -145,15 +148,16 @@ class Supervisor:
         return False
 
     async def _start(self, number: int) -> Child:
-        child = self.children[number] = await spawn(self.plan, number, self._is_ready)
+        child = self.children[number] = await spawn(self.plan, number, self._hear)
         if self.stopping.is_set():
             self._ask_to_stop(child)
         return child
 
-    def _is_ready(self, child: Child) -> None:
+    def _hear(self, child: Child) -> None:
         self._has_worked = True
-        if self._on_ready is not None:
-            self._on_ready(child)
+        tell = self._on_ready if child.draining is None else self._on_drain
+        if tell is not None:
+            tell(child)
 
     async def _await_end(self, child: Child) -> int:
         code = await child.process.wait()

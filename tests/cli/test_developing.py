@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -9,11 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from watchfiles import Change
 
 from kairos import embedded
 from kairos.cli import exits
 from kairos.cli.moral import example
-from tests.cli.cli_support import Kairos, Process, children_of
+from kairos.cli.reloading import Sources
+from tests.cli.cli_support import Kairos, Process, children_of, eventually
 from tests.conftest import TestDatabase
 
 Start = Callable[..., Process]
@@ -27,7 +30,7 @@ def test_dev_greets_serves_every_queue_and_tells_of_endings(start_kairos: Start,
     assert on_database("run", "mail", *AT, "-i", '{"to": "x"}', "-w").code == 0
     process.says(r"done +mail \w{8} in ")
     on_database("run", "fail", *AT, "-i", '{"text": "no"}', "-w")
-    process.says(r"failed +fail \w{8} in \S+  fail: ValueError: no   kairos show \w{8}")
+    process.says(r"failed +fail \w{8} in \S+  fail: ValueError: no \(attempt 1 of 1\)   kairos show \w{8}")
     process.signal(signal.SIGINT)
     assert process.ends() == 0
     assert "Traceback" not in process.text
@@ -50,6 +53,101 @@ def test_dev_reloads_and_survives_mistakes(start_kairos: Start, on_database: Kai
     assert on_database("run", "echo", "-i", '{"value": {}}', "--wait").code == 0
     process.signal(signal.SIGTERM)
     assert process.ends() == 0
+
+
+def test_dev_waits_for_a_fix_of_any_file_until_the_app_can_be_loaded(start_kairos: Start, place: Path) -> None:
+    (place / "flows.py").write_text("import helper\n" + (place / "flows.py").read_text())
+    (place / "helper.py").write_text("def (")
+    process = start_kairos("dev", *AT)
+    process.says("app_not_loaded .*save a change to try again")
+    (place / "helper.py").write_text("")
+    process.says(r"changed +helper\.py: reloading")
+    process.says("ready")
+
+
+@pytest.mark.parametrize("app", ["nope.py:app", "nope:app", "nope.flows:app", "package.nope:app"])
+@pytest.mark.parametrize("command", ["dev", "worker", "run x"])
+def test_an_app_that_does_not_exist_is_told_at_once(run_kairos: Kairos, place: Path, command: str, app: str) -> None:
+    (place / "package").mkdir()
+    (place / "package" / "__init__.py").write_text("raise AssertionError('nobody may run this only to look')")
+    done = run_kairos(*command.split(), "--app", app)
+    assert done.code == exits.USAGE
+    assert re.match(r"error: there is no (file|module) \S*nope", done.err)
+    assert not (place / ".kairos").exists()
+
+
+def test_dev_reloads_for_the_modules_of_the_app_alone(start_kairos: Start, place: Path) -> None:
+    process = start_kairos("dev", *AT)
+    process.says("ready")
+    process.says(f"watching  {re.escape(str(place))}  the modules that the app has loaded")
+    (place / "other.py").write_text("print('nobody imports this')")
+    (place / "flows.py").write_text((place / "flows.py").read_text() + "\n")
+    process.says(r"changed +flows\.py: reloading")
+    process.says("ready", times=2)
+    assert "other.py" not in process.text
+
+
+def test_dev_names_what_a_reload_waits_for_and_the_runs_it_leaves_behind(
+    start_kairos: Start, on_database: Kairos, place: Path
+) -> None:
+    gate = {"begun": str(place / "begun"), "open": str(place / "open")}
+    process = start_kairos("dev", *AT, env={"KAIROS_DRAIN_TIMEOUT": "100ms"})
+    process.says("ready")
+    on_database("run", "gate", *AT, "-i", json.dumps(gate))
+    eventually((place / "begun").exists)
+    old = (place / "flows.py").read_text()
+    (place / "flows.py").write_text(old.replace('return f"attempt', 'return f"try'))
+    process.says(r"waits +for wait_for_file of gate \w{8}\n")
+    process.says("ready", times=2)
+    process.says(r"waiting +1 run of gate for version \w{8}, which this source is not: undo the change, or")
+    (place / "open").touch()
+    (place / "flows.py").write_text(old)
+    process.says(r"done +gate ")
+    process.says("ready", times=3)
+    assert len(re.findall("waiting ", process.text)) == 1
+
+
+def test_ctrl_c_tells_what_dev_waits_for(start_kairos: Start, on_database: Kairos, place: Path) -> None:
+    gate = {"begun": str(place / "begun"), "open": str(place / "open")}
+    process = start_kairos("dev", *AT, env={"KAIROS_DRAIN_TIMEOUT": "600s"})
+    process.says("ready")
+    on_database("run", "gate", *AT, "-i", json.dumps(gate))
+    eventually((place / "begun").exists)
+    process.signal(signal.SIGINT)
+    process.says("stopping +running steps get 600s to end, then go back to the queue; Ctrl-C again stops at once")
+    process.says(r"waits +for wait_for_file of gate \w{8}\n")
+    assert process.popen.poll() is None
+    (place / "open").touch()
+    assert process.ends() == 0
+
+
+def test_a_second_dev_in_a_folder_is_told_of_the_first(start_kairos: Start) -> None:
+    first = start_kairos("dev", *AT)
+    first.says("ready")
+    second = start_kairos("dev", *AT)
+    second.says("notice +another `kairos dev` runs in this folder")
+    second.says("ready")
+    assert "notice" not in first.text
+
+
+def test_a_reload_is_for_loaded_modules_and_their_packages(tmp_path: Path) -> None:
+    folder = tmp_path / "build"  # ignored inside a project, not above it
+    loaded = [folder / "flows.py", folder / "shop" / "__init__.py", folder / "shop" / "cards.py"]
+    (folder / "shop").mkdir(parents=True)
+    for file in loaded:
+        file.touch()
+
+    def matter(sources: Sources) -> list[str]:
+        names = ["flows.py", "other.py", "shop/cards.py", "shop/lazy.py", "shop/note.txt", "build/flows.py"]
+        return [name for name in names if sources(Change.modified, str(folder / name))]
+
+    sources = Sources(folder / "flows.py")
+    assert matter(sources) == ["flows.py", "other.py", "shop/cards.py", "shop/lazy.py"], "nothing is known yet"
+    sources.learn(map(str, loaded))
+    assert matter(sources) == ["flows.py", "shop/cards.py", "shop/lazy.py"]
+    sources.forget()
+    assert "other.py" in matter(sources)
+    assert Sources(folder / "shop").folder == folder / "shop"
 
 
 def test_dev_replaces_a_worker_that_dies(start_kairos: Start) -> None:
