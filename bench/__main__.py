@@ -1,149 +1,146 @@
-"""Runs W1 (throughput of chains) and W2 (latency of one chain) and prints medians."""
+"""The command: `python -m bench` (`make bench`). Prints a table, writes JSON, compares with the baseline."""
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import json
-import os
-import resource
-import shutil
-import statistics
-import subprocess
 import sys
-import tempfile
 import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import psycopg
+from bench import kairos_work, limits, processes, report
+from bench.plan import Case, Options, select
+from bench.report import Results
+from bench.server import embedded_server
 
-from bench.flows import RECORD, chain
-from kairos import AsyncClient
-from kairos.database import Database
+ROOT = Path(__file__).resolve().parents[1]
+BASELINE = ROOT / "bench" / "baseline.json"
+DOCUMENT = ROOT / "docs" / "performance.md"
+SHORT = "w1,w2,w3,w4,w5,limit"
 
 
-def workers(dsn: str, count: int) -> list[subprocess.Popen[str]]:
-    """Start worker processes and wait until they are ready."""
-    env = {**os.environ, "BENCH_DSN": dsn}
-    started = [
-        subprocess.Popen([sys.executable, "-m", "bench.worker"], env=env, stdout=subprocess.PIPE, text=True)
-        for _ in range(count)
+def cases(options: Options) -> list[Case]:
+    """Everything that can be measured with these options."""
+    found = []
+    for count in options.workers:
+        name = f"{count} worker" + "s" * (count > 1)
+        found.append(
+            Case(
+                f"w1-{count}",
+                f"W1 chain of 5, started one by one, {name}",
+                "steps/s",
+                partial(kairos_work.w1, count=count),
+            )
+        )
+        found.append(
+            Case(
+                f"w1-bulk-{count}",
+                f"W1 chain of 5, start_many, {name}",
+                "steps/s",
+                partial(kairos_work.w1, count=count, is_bulk=True),
+            )
+        )
+    found += [
+        Case("w1-ten", "W1 with ten steps, one by one, 1 worker", "steps/s", kairos_work.w1_ten),
+        Case("w2", "W2 latency of a chain of 5, idle", "p50 ms", kairos_work.w2),
+        Case("w3", "W3 enqueue to body, idle", "p50 ms", kairos_work.w3),
+        Case("w3-polling", "W3 with NOTIFY off", "p50 ms", kairos_work.w3_polling),
+        Case("w4", "W4 1,000 parallel steps and a join", "steps/s", kairos_work.w4),
+        Case("w5", "W5 jobs, enqueued one by one", "drained/s", kairos_work.w5),
+        Case("w5-bulk", "W5 jobs, start_many", "drained/s", partial(kairos_work.w5, is_bulk=True)),
+        Case("limit-insert", "bare inserts, 100 rows a commit", "rows/s", limits.insert_rate),
+        Case("limit-flush", "bare flush of two events", "p50 ms", limits.bare_flush),
+        Case("limit-prototype", "prototype like for like, psycopg", "steps/s", limits.prototype),
     ]
-    for process in started:
-        assert process.stdout is not None
-        process.stdout.readline()
-    return started
+    if (options.environments / "peers").exists():
+        fast = partial(limits.prototype, driver="asyncpg")
+        found.append(Case("limit-prototype-asyncpg", "prototype like for like, asyncpg", "steps/s", fast))
+    return found
 
 
-def stop(processes: list[subprocess.Popen[str]]) -> float:
-    """Stop the workers; returns the CPU seconds they used."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    for process in processes:
-        process.terminate()
-    for process in processes:
-        process.wait()
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-
-def counters(conn: psycopg.Connection[Any]) -> tuple[int, int]:
-    """WAL bytes and commits so far."""
-    conn.execute("select pg_stat_force_next_flush()")
-    row = conn.execute(
-        "select pg_current_wal_insert_lsn() - '0/0'::pg_lsn, xact_commit from pg_stat_database "
-        "where datname = current_database()"
-    ).fetchone()
-    assert row is not None
-    return int(row[0]), int(row[1])
-
-
-async def w1(dsn: str, admin: str, runs: int, count: int, bulk: bool) -> dict[str, float]:
-    """Chains of five, from the first start to the last result."""
-    processes = workers(dsn, count)
-    with psycopg.connect(admin, autocommit=True) as conn:
-        conn.execute("checkpoint")
-        async with AsyncClient(dsn) as client:
-            await (await client.start(chain, RECORD)).wait(30)
-            wal, commits = counters(conn)
-            mine = time.process_time()
-            began = time.perf_counter()
-            if bulk:
-                started = await client.start_many(chain, [RECORD] * runs)
-            else:
-                started = await asyncio.gather(*(client.start(chain, RECORD) for _ in range(runs)))
-            all_started = time.perf_counter() - began
-            await asyncio.gather(*(run.wait(120) for run in started))
-            took = time.perf_counter() - began
-            mine = time.process_time() - mine
-            await asyncio.sleep(0.3)
-            wal_after, commits_after = counters(conn)
-    cpu = stop(processes)
-    steps = runs * 5
-    return {
-        "steps/s": steps / took,
-        "starts/s": runs / all_started,
-        "WAL B/step": (wal_after - wal) / steps,
-        "commits/step": (commits_after - commits) / steps,
-        "worker us/step": cpu * 1e6 / steps,
-        "driver us/step": mine * 1e6 / steps,
-    }
-
-
-async def w2(dsn: str, admin: str, runs: int) -> dict[str, float]:
-    """One chain at a time on an idle system."""
-    processes = workers(dsn, 1)
-    times = []
-    with psycopg.connect(admin, autocommit=True) as conn:
-        async with AsyncClient(dsn) as client:
-            for i in range(runs + 10):
-                if i == 10:
-                    _, commits = counters(conn)
-                began = time.perf_counter()
-                await (await client.start(chain, RECORD)).result(30)
-                times.append((time.perf_counter() - began) * 1e3)
-                await asyncio.sleep(0.003)
-            _, after = counters(conn)
-    stop(processes)
-    times = sorted(times[10:])
-    return {"p50 ms": statistics.median(times), "p95 ms": times[int(len(times) * 0.95)],
-            "commits/run": (after - commits) / runs}  # fmt: skip
-
-
-def main() -> None:
-    """Measure and print."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, print, compare, write."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    parser.add_argument("--runs", type=int, default=1000)
-    parser.add_argument("--reps", type=int, default=3)
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--only", default="w1,w1bulk,w2")
-    parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="kairos-bench-"))
-    results: dict[str, Any] = {}
+    default = Options()
+    add = parser.add_argument
+    add("--only", default=SHORT, help=f"cases or families of cases, separated by commas (default {SHORT}); see --list")
+    add("--list", action="store_true", help="show the cases and stop")
+    add("--reps", type=int, default=3, help="repetitions of each case, each on a fresh database (default 3)")
+    add("--runs", type=int, default=default.runs, help="runs of W1 (default 1,000)")
+    add("--jobs", type=int, default=default.jobs, help="jobs of W5 (default 10,000)")
+    add("--latencies", type=int, default=default.latencies, help="samples of W2 and W3 (default 200)")
+    add("--workers", default="1,2", help="worker processes of W1, each count a case (default 1,2)")
+    add("--concurrency", type=int, default=default.concurrency, help="of each worker process (default 500)")
+    add("--callers", type=int, default=default.callers, help="concurrent callers of start() in W5 (default 1,000)")
+    add("--json", type=Path, default=ROOT / ".bench" / "results.json", help="where results go, beside what it holds")
+    add("--save-baseline", action="store_true", help="also keep the results in bench/baseline.json")
+    add("--markdown", action="store_true", help="write the tables of the baseline into docs/performance.md and stop")
+    args = parser.parse_args(arguments)
+    if args.markdown:
+        results = Results.load(BASELINE)
+        report.write_document(DOCUMENT, document(results))
+        print(f"{DOCUMENT.relative_to(ROOT)}: {len(results.found)} cases of {BASELINE.relative_to(ROOT)}")
+        return
+    options = Options(
+        runs=args.runs,
+        jobs=args.jobs,
+        latencies=args.latencies,
+        concurrency=args.concurrency,
+        callers=args.callers,
+        workers=tuple(int(part) for part in args.workers.split(",")),
+        environments=ROOT / ".bench",
+    )
+    known = cases(options)
+    if args.list:
+        print("\n".join(f"{case.key:26} {case.title}" for case in known))
+        return
     try:
-        with Database(data_dir=folder / "data") as database:
-            for name in args.only.split(","):
-                rows = []
-                for _ in range(args.reps):
-                    if name == "w2":
-                        rows.append(asyncio.run(w2(database.dsn, database.admin_dsn, min(args.runs, 200))))
-                    else:
-                        bulk = name == "w1bulk"
-                        rows.append(asyncio.run(w1(database.dsn, database.admin_dsn, args.runs, args.workers, bulk)))
-                results[name] = {
-                    key: [statistics.median(r[key] for r in rows), min(r[key] for r in rows), max(r[key] for r in rows)]
-                    for key in rows[0]
-                }
-                print(name, "  ".join(f"{k} {v[0]:,.1f} ({v[1]:,.1f}-{v[2]:,.1f})" for k, v in results[name].items()))
-    finally:
-        from kairos import embedded
+        chosen = select(known, args.only)
+    except ValueError as exc:
+        parser.error(str(exc))
+    results, failed = measure(chosen, options, args.reps)
+    if results.found:
+        print(report.head(next(iter(results.found.values())).facts, args.reps), end="\n\n")
+        print(report.table(results, Results.load(BASELINE) if BASELINE.exists() else None))
+    results.save(args.json)
+    if args.save_baseline:
+        results.save(BASELINE)
+    if failed:
+        sys.exit(f"not measured: {', '.join(failed)}")
 
-        embedded.stop(folder / "data", force=True)
-        shutil.rmtree(folder, ignore_errors=True)
-    if args.json:
-        args.json.write_text(json.dumps(results, indent=2))
+
+def measure(chosen: Sequence[Case], options: Options, reps: int) -> tuple[Results, list[str]]:
+    """Every case once, then every case again: a machine that changes its pace changes it for all alike.
+
+    Returns the results, and the keys of cases that failed at least once (the error is printed at once).
+    """
+    results = Results()
+    failed: dict[str, None] = {}
+    with embedded_server() as server:
+        facts = server.facts()
+        for rep in range(reps):
+            for case in chosen:
+                began = time.perf_counter()
+                try:
+                    metrics = case.measure(server, options)
+                except (RuntimeError, TimeoutError, AssertionError) as exc:
+                    failed[case.key] = None
+                    print(f"{rep + 1}/{reps} {case.key}: FAILED: {exc}", file=sys.stderr, flush=True)
+                    continue
+                results.add(case, metrics, facts, options)
+                main = f"{report.number(metrics[case.main])} {case.main}"
+                took = time.perf_counter() - began
+                print(f"{rep + 1}/{reps} {case.key:26} {main:24} ({took:.1f} s)", file=sys.stderr, flush=True)
+    return results, list(failed)
+
+
+def document(results: Results) -> str:
+    """The measured part of docs/performance.md."""
+    options = Options(workers=(1, 2))
+    return report.markdown(results, [("Throughput and latency", [case.key for case in cases(options)])])
 
 
 if __name__ == "__main__":
+    processes.terminate_on_sigterm()
     main()

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import os
+import time
+
 from typing_extensions import TypedDict
 
 import kairos
+from bench.record import RECORD as _RECORD
+from kairos.authoring import Workflow
 
 app = kairos.App("bench")
 
@@ -20,36 +26,83 @@ class Record(TypedDict):
     note: str
 
 
-RECORD: Record = {"id": 0, "name": "widget", "qty": 3, "ok": True, "tags": ["a", "b", "c"], "note": "x" * 110}
-
-chain = app.workflow("chain", input=Record)
+RECORD: Record = {**_RECORD}  # type: ignore[typeddict-item]
 
 
-@chain.step
-async def s0(input: Record) -> Record:
-    """First of five."""
+async def first(input: Record) -> Record:
+    """The trivial step, for the run's input."""
     return {**input, "id": input["id"] + 1}
 
 
-@chain.step
-async def s1(s0: Record) -> Record:
-    """Second."""
-    return {**s0, "id": s0["id"] + 1}
+async def following(before: Record) -> Record:
+    """The trivial step, for the output of the step before."""
+    return {**before, "id": before["id"] + 1}
 
 
-@chain.step
-async def s2(s1: Record) -> Record:
-    """Third."""
-    return {**s1, "id": s1["id"] + 1}
+def chain_of(length: int, name: str, owner: kairos.App) -> Workflow:
+    """A workflow of `length` trivial steps, one after the other."""
+    made = owner.workflow(name, input=Record)
+    made.step(name="s0")(first)
+    for number in range(1, length):
+        made.step(name=f"s{number}", needs={"before": f"s{number - 1}"})(following)
+    return made
 
 
-@chain.step
-async def s3(s2: Record) -> Record:
-    """Fourth."""
-    return {**s2, "id": s2["id"] + 1}
+def fan_of(width: int, owner: kairos.App) -> Workflow:
+    """A workflow of `width` trivial steps side by side, and a join."""
+    made = owner.workflow("fan", input=Record)
+    parts = [made.step(name=f"f{number}")(first) for number in range(width)]
+
+    async def join() -> int:
+        """Waits for all of them."""
+        return width
+
+    made.step(after=parts)(join)
+    return made
 
 
-@chain.step
-async def s4(s3: Record) -> Record:
-    """Last."""
-    return {**s3, "id": s3["id"] + 1}
+chain = chain_of(5, "chain", app)
+chain10 = chain_of(10, "chain10", app)
+
+
+@app.job
+async def job(t: float) -> None:
+    """A trivial job."""
+
+
+@app.job
+async def pickup(t: float) -> float:
+    """Seconds from `t`, the moment before the enqueue, to the start of this body."""
+    return time.time() - t
+
+
+heavy = app.workflow("heavy", input=int)
+
+
+def _text(size: int) -> str:
+    # Fresh for each step, so that neither compression nor content addressing makes it smaller.
+    return base64.b85encode(os.urandom(size * 4 // 5 + 1)).decode()[:size]
+
+
+@heavy.step
+async def h0(input: int) -> str:
+    """As many characters as asked for."""
+    return _text(input)
+
+
+@heavy.step
+async def h1(h0: str) -> str:
+    """As many again."""
+    return _text(len(h0))
+
+
+@heavy.step
+async def h2(h1: str) -> str:
+    """As many again."""
+    return _text(len(h1))
+
+
+@heavy.step
+async def h3(h2: str) -> str:
+    """As many again."""
+    return _text(len(h2))

@@ -1,38 +1,47 @@
-"""One worker process for the measurements: `python -m bench.worker`, the database in BENCH_DSN."""
+"""One worker process: `python -m bench.worker MODULE:APP CONCURRENCY [CPROFILE_FILE [RUNS_PER_FLUSH]]`,
+the database in BENCH_DSN.
+
+Says "ready" when it works; at SIGTERM it drains, and its last line is what it counted, as JSON.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import cProfile
+import json
 import os
 import signal
 import sys
 
-from bench.flows import app
+from kairos.authoring.loading import load_app
+from kairos.engine import flusher
 from kairos.engine.worker import Worker
 from kairos.settings import WorkerOptions
 
 
-async def main() -> None:
+async def work(spec: str, concurrency: int) -> None:
     """Work until SIGTERM."""
-    options = WorkerOptions.from_settings(concurrency=int(os.environ.get("BENCH_CONCURRENCY", "500")))
-    worker = Worker(app, os.environ["BENCH_DSN"], options)
+    worker = Worker(load_app(spec), os.environ["BENCH_DSN"], WorkerOptions.from_settings(concurrency=concurrency))
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.stop)
     task = asyncio.create_task(worker.run())
     await worker.ready.wait()
-    sys.stdout.write("ready\n")
-    sys.stdout.flush()
+    print("ready", flush=True)
     await task
-    sys.stderr.write(f"flushes={worker.flusher.flushes} events={worker.flusher.events}\n")
+    counted = worker.flusher
+    print(json.dumps({"flushes": counted.flushes, "events": counted.events, "stale": worker.office.stale_writes}))
+
+
+def main(spec: str, concurrency: str, profile: str = "", runs_per_flush: str = "") -> None:
+    """See the module. `runs_per_flush` is for the guard's test: 1 takes group commit away."""
+    if runs_per_flush:
+        flusher.MAX_RUNS = int(runs_per_flush)
+    if not profile:
+        asyncio.run(work(spec, int(concurrency)))
+        return
+    with cProfile.Profile() as profiler:
+        asyncio.run(work(spec, int(concurrency)))
+    profiler.dump_stats(profile)
 
 
 if __name__ == "__main__":
-    where = os.environ.get("BENCH_PROFILE")
-    if where:
-        profile = cProfile.Profile()
-        profile.enable()
-        asyncio.run(main())
-        profile.disable()
-        profile.dump_stats(where)
-    else:
-        asyncio.run(main())
+    main(*sys.argv[1:])
