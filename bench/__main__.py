@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from bench import kairos_work, limits, processes, report
+from bench.peers import cases as peers
 from bench.plan import Case, Options, select
 from bench.report import Results
 from bench.server import embedded_server
@@ -56,7 +57,7 @@ def cases(options: Options) -> list[Case]:
     if (options.environments / "peers").exists():
         fast = partial(limits.prototype, driver="asyncpg")
         found.append(Case("limit-prototype-asyncpg", "prototype like for like, asyncpg", "steps/s", fast))
-    return found
+    return [*found, *peers.cases()]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -65,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     default = Options()
     add = parser.add_argument
     add("--only", default=SHORT, help=f"cases or families of cases, separated by commas (default {SHORT}); see --list")
+    add("--peers", action="store_true", help="also the peers, which are installed first if need be")
     add("--list", action="store_true", help="show the cases and stop")
     add("--reps", type=int, default=3, help="repetitions of each case, each on a fresh database (default 3)")
     add("--runs", type=int, default=default.runs, help="runs of W1 (default 1,000)")
@@ -95,8 +97,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.list:
         print("\n".join(f"{case.key:26} {case.title}" for case in known))
         return
+    only = f"{args.only},peer" if args.peers else args.only
     try:
-        chosen = select(known, args.only)
+        if "peer" in only:
+            peers.install(options.environments)
+        chosen = select(known, only)
     except ValueError as exc:
         parser.error(str(exc))
     results, failed = measure(chosen, options, args.reps)

@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -82,10 +83,12 @@ def prototype(server: Server, options: Options, *, driver: str = "psycopg") -> M
         return run_json([python, "-m", "bench.prototype", options.runs, driver], place)
 
 
-def run_json(command: list[object], place: Place, timeout: float = 120.0) -> Metrics:
+def run_json(
+    command: list[object], place: Place, timeout: float = 120.0, env: Mapping[str, str] | None = None
+) -> Metrics:
     """Run a measuring process to its end; its last line is a JSON object. Raises RuntimeError if it fails."""
-    env = {"PYTHONPATH": str(ROOT), "BENCH_DSN": place.url, "BENCH_POSTMASTER": str(place.postmaster)}
-    with processes.running(command, env=env, cwd=ROOT) as (process,):
+    ours = {"PYTHONPATH": str(ROOT), "BENCH_DSN": place.url, "BENCH_POSTMASTER": str(place.postmaster)}
+    with processes.running(command, env={**ours, **(env or {})}, cwd=ROOT) as (process,):
         try:
             said, _ = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
