@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check format bench coverage clean docs
+.PHONY: help setup demo test test-slow check format bench bench-long bench-peers bench-guard coverage clean docs
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-13s %s\n", $$1, $$2}'
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -38,8 +38,17 @@ check: $(STAMP) ## Lint, types, layers: what a commit must pass
 format: $(STAMP) ## Format the code
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
-bench: $(STAMP) ## Measure throughput, latency and WAL (BENCH_FLAGS="--runs 300")
+bench: $(STAMP) ## Measure W1-W5 and the machine's limits (BENCH_FLAGS="--only w1 --reps 5")
 	@$(BIN)/python -m bench $(BENCH_FLAGS)
+
+bench-long: $(STAMP) ## Measure W6-W9: payloads, long runs, many processes, a soak
+	@$(BIN)/python -m bench --only w6,w7,w8,w9 --reps 1 $(BENCH_FLAGS)
+
+bench-peers: $(STAMP) ## As bench, with DBOS, Absurd, Procrastinate, PgQueuer and Restate (PyPI, npm)
+	@$(BIN)/python -m bench --peers $(BENCH_FLAGS)
+
+bench-guard: $(STAMP) ## Fail if the engine is far slower than this machine allows
+	@$(BIN)/python -m bench.guard
 
 clean: ## Remove what the targets made (not .kairos, which holds data)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis htmlcov .coverage*

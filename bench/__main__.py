@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from bench import kairos_work, limits, processes, report
+from bench import kairos_work, limits, long_work, processes, report
 from bench.peers import cases as peers
 from bench.plan import Case, Options, select
 from bench.report import Results
@@ -54,6 +54,17 @@ def cases(options: Options) -> list[Case]:
         Case("limit-flush", "bare flush of two events", "p50 ms", limits.bare_flush),
         Case("limit-prototype", "prototype like for like, psycopg", "steps/s", limits.prototype),
     ]
+    for size, short, runs in ((1024, "1k", 400), (65_536, "64k", 100), (1_048_576, "1m", 12)):
+        title = f"W6 outputs of {short.upper()}B"
+        found.append(Case(f"w6-{short}", title, "MB/s", partial(long_work.payloads, size=size, runs=runs)))
+    found.append(Case("w7-steps", "W7 one run of 10,000 steps", "us/step at 10,000", long_work.long_run))
+    found.append(
+        Case("w7-states", "W7 state(at=) of one run of 100,000 events", "ms at 100,000", long_work.past_states)
+    )
+    for count in (1, 2, 4, 8):
+        case = partial(long_work.scaling, count=count)
+        found.append(Case(f"w8-{count}", f"W8 W1 in bulk, {count} processes", "steps/s", case))
+    found.append(Case("w9", "W9 soak at half load", "p95 ms", long_work.soak))
     if (options.environments / "peers").exists():
         fast = partial(limits.prototype, driver="asyncpg")
         found.append(Case("limit-prototype-asyncpg", "prototype like for like, asyncpg", "steps/s", fast))
@@ -75,6 +86,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--workers", default="1,2", help="worker processes of W1, each count a case (default 1,2)")
     add("--concurrency", type=int, default=default.concurrency, help="of each worker process (default 500)")
     add("--callers", type=int, default=default.callers, help="concurrent callers of start() in W5 (default 1,000)")
+    add("--minutes", type=float, default=default.minutes, help="length of the soak W9 (default 10)")
+    add("--old-events", type=int, default=default.old_events, help="rows before the soak W9 (default 1,000,000)")
+    add("--profile", default="", help="write a cProfile of each worker to this path and its pid (slows it down)")
     add("--json", type=Path, default=ROOT / ".bench" / "results.json", help="where results go, beside what it holds")
     add("--save-baseline", action="store_true", help="also keep the results in bench/baseline.json")
     add("--markdown", action="store_true", help="write the tables of the baseline into docs/performance.md and stop")
@@ -91,6 +105,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         concurrency=args.concurrency,
         callers=args.callers,
         workers=tuple(int(part) for part in args.workers.split(",")),
+        minutes=args.minutes,
+        old_events=args.old_events,
+        profile=args.profile,
         environments=ROOT / ".bench",
     )
     known = cases(options)

@@ -31,10 +31,10 @@ POLLED = 30
 
 @contextmanager
 def workers(
-    place: Place, count: int, concurrency: int, app: str = "bench.flows:app", *more: object
+    place: Place, count: int, options: Options, app: str = "bench.flows:app"
 ) -> Iterator[list[subprocess.Popen[str]]]:
     """Worker processes that are ready."""
-    command = [sys.executable, "-m", "bench.worker", app, concurrency, *more]
+    command = [sys.executable, "-m", "bench.worker", app, options.concurrency, options.profile, options.runs_per_flush]
     with processes.running(*[command] * count, env={"BENCH_DSN": place.dsn}) as started:
         processes.wait_ready(started)
         yield started
@@ -45,16 +45,17 @@ def w1(
 ) -> Metrics:
     """Chains, from the first start to the last run known to be done."""
     runs, length = runs or options.runs, len(flow.steps)
-    with server.fresh() as place, workers(place, count, options.concurrency) as started, place.watch() as conn:
+    with server.fresh() as place, workers(place, count, options) as started, place.watch() as conn:
         meter = Meter(conn, place.postmaster, [p.pid for p in started])
-        starting = asyncio.run(_w1(place, meter, flow, runs, is_bulk))
+        starting = asyncio.run(timed_chains(place, meter, flow, runs, is_bulk=is_bulk))
         require_done(conn, runs + WARM_UP)
-        conflicts = _conflicts(conn)
+        found = conflicts(conn)
     steps = runs * length
-    return {"steps/s": steps / meter.seconds, "starts/s": runs / starting, **meter.costs(steps), **conflicts}
+    return {"steps/s": steps / meter.seconds, "starts/s": runs / starting, **meter.costs(steps), **found}
 
 
-async def _w1(place: Place, meter: Meter, flow: Workflow, runs: int, is_bulk: bool) -> float:
+async def timed_chains(place: Place, meter: Meter, flow: Workflow, runs: int, *, is_bulk: bool) -> float:
+    """Warm up, then start the runs and wait for all of them under the meter; returns the seconds of the starts."""
     async with AsyncClient(place.dsn) as client:
         await warm_up(client, flow)
         meter.begin()
@@ -85,7 +86,7 @@ def require_done(conn: psycopg.Connection[Any], runs: int) -> None:
         raise AssertionError(f"{runs} runs should be DONE; there are {found}")
 
 
-def _conflicts(conn: psycopg.Connection[Any]) -> Metrics:
+def conflicts(conn: psycopg.Connection[Any]) -> Metrics:
     """How often workers were in each other's way: runs that were claimed again, as a share of all."""
     row = conn.execute("select sum(epoch - 1)::float8 / count(*) from kairos.run").fetchone()
     assert row is not None
@@ -130,7 +131,7 @@ async def _pick_up(client: AsyncClient) -> float:
 def _latencies(
     server: Server, options: Options, one: Callable[[AsyncClient], Any], count: int, warm: int = 20
 ) -> Metrics:
-    with server.fresh() as place, workers(place, 1, options.concurrency) as started, place.watch() as conn:
+    with server.fresh() as place, workers(place, 1, options) as started, place.watch() as conn:
         meter = Meter(conn, place.postmaster, [p.pid for p in started])
 
         async def measure() -> list[float]:
@@ -161,7 +162,7 @@ def w4(server: Server, options: Options) -> Metrics:
 
     with (
         server.fresh() as place,
-        workers(place, 1, options.concurrency, "bench.wide:app") as started,
+        workers(place, 1, options, "bench.wide:app") as started,
         place.watch() as conn,
     ):
         meter = Meter(conn, place.postmaster, [p.pid for p in started])
@@ -193,7 +194,7 @@ def w5(server: Server, options: Options, *, is_bulk: bool = False, count: int = 
             row = conn.execute("select count(*) from kairos.run where status = 'DONE'").fetchone()
             return int(row[0]) if row else 0
 
-        with workers(place, count, options.concurrency) as started:
+        with workers(place, count, options) as started:
             meter = Meter(conn, place.postmaster, [p.pid for p in started])
             processes.wait_until(lambda: done() > 0, "the first job is done", pause=0.002)
             meter.begin()

@@ -13,7 +13,12 @@ Metrics = dict[str, float]
 
 @dataclass(frozen=True)
 class Options:
-    """The sizes of a bench run; what each means is in `bench/__main__.py`."""
+    """The sizes of a bench run; `python -m bench --help` says what each means.
+
+    Attributes:
+        environments: where the peers are installed.
+        runs_per_flush: 0 is the engine's own limit. 1 takes group commit away, to see that the guard notices.
+    """
 
     runs: int = 1000
     jobs: int = 10_000
@@ -24,6 +29,8 @@ class Options:
     minutes: float = 10.0
     old_events: int = 1_000_000
     environments: Path = Path(".bench")
+    profile: str = ""
+    runs_per_flush: int = 0
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,9 @@ from bench.plan import Case, Metrics, Options, lower_is_better
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
+SIZES = ("runs", "jobs", "latencies", "concurrency", "callers", "minutes", "old_events")
+"""Options without which a result means little."""
+
 
 @dataclass
 class Result:
@@ -58,7 +61,7 @@ class Results:
     def add(self, case: Case, metrics: Metrics, facts: dict[str, Any], options: Options) -> None:
         """Keep one repetition."""
         if case.key not in self.found:
-            kept = {k: v for k, v in asdict(options).items() if k != "environments"}
+            kept = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(options).items() if k in SIZES}
             self.found[case.key] = Result(case.title, case.main, facts, kept)
         self.found[case.key].reps.append(metrics)
 

@@ -1,4 +1,4 @@
-"""One worker process: `python -m bench.worker MODULE:APP CONCURRENCY [CPROFILE_FILE [RUNS_PER_FLUSH]]`,
+"""One worker process: `python -m bench.worker MODULE:APP CONCURRENCY PROFILE RUNS_PER_FLUSH`,
 the database in BENCH_DSN.
 
 Says "ready" when it works; at SIGTERM it drains, and its last line is what it counted, as JSON.
@@ -31,16 +31,16 @@ async def work(spec: str, concurrency: int) -> None:
     print(json.dumps({"flushes": counted.flushes, "events": counted.events, "stale": worker.office.stale_writes}))
 
 
-def main(spec: str, concurrency: str, profile: str = "", runs_per_flush: str = "") -> None:
-    """See the module. `runs_per_flush` is for the guard's test: 1 takes group commit away."""
-    if runs_per_flush:
+def main(spec: str, concurrency: str, profile: str, runs_per_flush: str) -> None:
+    """See the module. `profile`: a file for cProfile, or empty; `runs_per_flush`: 0 is the engine's own limit."""
+    if int(runs_per_flush):
         flusher.MAX_RUNS = int(runs_per_flush)
     if not profile:
         asyncio.run(work(spec, int(concurrency)))
         return
     with cProfile.Profile() as profiler:
         asyncio.run(work(spec, int(concurrency)))
-    profiler.dump_stats(profile)
+    profiler.dump_stats(f"{profile}.{os.getpid()}")
 
 
 if __name__ == "__main__":
