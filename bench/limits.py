@@ -88,7 +88,7 @@ def run_json(
 ) -> Metrics:
     """Run a measuring process to its end; its last line is a JSON object. Raises RuntimeError if it fails."""
     ours = {"PYTHONPATH": str(ROOT), "BENCH_DSN": place.url, "BENCH_POSTMASTER": str(place.postmaster)}
-    with processes.running(command, env={**ours, **(env or {})}, cwd=ROOT) as (process,):
+    with processes.running(command, env={**ours, **(env or {})}, cwd=ROOT, patience=20.0) as (process,):
         try:
             said, _ = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:

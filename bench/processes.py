@@ -27,8 +27,12 @@ def running(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     stdout: int | IO[str] = subprocess.PIPE,
+    patience: float = 5.0,
 ) -> Iterator[list[subprocess.Popen[str]]]:
-    """Run the commands for the length of the block; afterwards nothing is left of them or of their children."""
+    """Run the commands for the length of the block; afterwards nothing is left of them or of their children.
+
+    `patience`: seconds to end in by themselves, for each. Who starts processes in turn needs more than they do.
+    """
     started: list[subprocess.Popen[str]] = []
     try:
         for command in commands:
@@ -41,15 +45,15 @@ def running(
                     stderr=None if stdout == subprocess.PIPE else subprocess.STDOUT,
                     text=True,
                     start_new_session=True,
-                    preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+                    preexec_fn=die_with_parent,
                 )
             )
         yield started
     finally:
-        end(started)
+        _end(started, patience)
 
 
-def end(processes: Sequence[subprocess.Popen[str]], patience: float = 8.0) -> None:
+def _end(processes: Sequence[subprocess.Popen[str]], patience: float) -> None:
     """Ask the processes to stop, wait, and kill what is left in their sessions."""
     for process in processes:
         if process.poll() is None:
@@ -91,8 +95,10 @@ def terminate_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
-def _die_with_parent() -> None:
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def die_with_parent() -> None:
+    """On Linux: have the kernel end this process when its parent dies, however that comes about."""
+    if sys.platform == "linux":
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _members(sessions: set[int]) -> list[int]:
