@@ -65,9 +65,8 @@ def cases(options: Options) -> list[Case]:
         case = partial(long_work.scaling, count=count)
         found.append(Case(f"w8-{count}", f"W8 W1 in bulk, {count} processes", "steps/s", case))
     found.append(Case("w9", "W9 soak at half load", "p95 ms", long_work.soak))
-    if (options.environments / "peers").exists():
-        fast = partial(limits.prototype, driver="asyncpg")
-        found.append(Case("limit-prototype-asyncpg", "prototype like for like, asyncpg", "steps/s", fast))
+    fast = partial(limits.prototype, driver="asyncpg")
+    found.append(Case("limit-prototype-asyncpg", "prototype like for like, asyncpg and uvloop", "steps/s", fast))
     return [*found, *peers.cases()]
 
 
@@ -119,25 +118,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if "peer" in only:
             peers.install(options.environments)
         chosen = select(known, only)
+        if not (options.environments / "peers").exists():
+            chosen = [case for case in chosen if case.key != "limit-prototype-asyncpg"]
     except ValueError as exc:
         parser.error(str(exc))
-    results, failed = measure(chosen, options, args.reps)
-    if results.found:
-        print(report.head(next(iter(results.found.values())).facts, args.reps), end="\n\n")
-        print(report.table(results, Results.load(BASELINE) if BASELINE.exists() else None))
-    results.save(args.json)
+    results = Results()
+    try:
+        failed = measure(chosen, options, args.reps, results)
+    finally:  # also when interrupted: minutes of measuring are not thrown away
+        if results.found:
+            print(report.head(next(iter(results.found.values())).facts, args.reps), end="\n\n")
+            print(report.table(results, Results.load(BASELINE) if BASELINE.exists() else None), flush=True)
+            results.save(args.json)
     if args.save_baseline:
         results.save(BASELINE)
     if failed:
         sys.exit(f"not measured: {', '.join(failed)}")
 
 
-def measure(chosen: Sequence[Case], options: Options, reps: int) -> tuple[Results, list[str]]:
+def measure(chosen: Sequence[Case], options: Options, reps: int, results: Results) -> list[str]:
     """Every case once, then every case again: a machine that changes its pace changes it for all alike.
 
-    Returns the results, and the keys of cases that failed at least once (the error is printed at once).
+    Adds to `results`; returns the keys of cases that failed at least once (the error is printed at once).
     """
-    results = Results()
     failed: dict[str, None] = {}
     with embedded_server() as server:
         facts = server.facts()
@@ -154,13 +157,18 @@ def measure(chosen: Sequence[Case], options: Options, reps: int) -> tuple[Result
                 main = f"{report.number(metrics[case.main])} {case.main}"
                 took = time.perf_counter() - began
                 print(f"{rep + 1}/{reps} {case.key:26} {main:24} ({took:.1f} s)", file=sys.stderr, flush=True)
-    return results, list(failed)
+    return list(failed)
 
 
 def document(results: Results) -> str:
     """The measured part of docs/performance.md."""
-    options = Options(workers=(1, 2))
-    return report.markdown(results, [("Throughput and latency", [case.key for case in cases(options)])])
+    keys = [case.key for case in cases(Options())]
+    groups = {
+        "Throughput and latency": [key for key in keys if key[:2] in ("w1", "w2", "w3", "w4", "w5")],
+        "The limits of this machine": [key for key in keys if key.startswith("limit")],
+        "Payloads, long runs, many processes, soak": [key for key in keys if key[:2] in ("w6", "w7", "w8", "w9")],
+    }
+    return report.markdown(results, groups)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -23,6 +24,7 @@ from bench.server import Place, Server
 from kairos import AsyncClient
 from kairos.authoring import Workflow
 
+ROOT = Path(__file__).resolve().parents[1]
 WARM_UP = 50
 """Runs before the clock starts, for every engine alike."""
 POLLED = 30
@@ -35,7 +37,7 @@ def workers(
 ) -> Iterator[list[subprocess.Popen[str]]]:
     """Worker processes that are ready."""
     command = [sys.executable, "-m", "bench.worker", app, options.concurrency, options.profile, options.runs_per_flush]
-    with processes.running(*[command] * count, env={"BENCH_DSN": place.dsn}) as started:
+    with processes.running(*[command] * count, env={"BENCH_DSN": place.dsn}, cwd=ROOT) as started:
         processes.wait_ready(started)
         yield started
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 
 import kairos
@@ -20,6 +21,7 @@ async def say(input: Record, ctx: kairos.StepContext) -> None:
     """Log `LINES` lines, an event each."""
     for number in range(LINES):
         ctx.log.info("line", number=number)
+    await asyncio.sleep(0)
 
 
 for _number in range(100):

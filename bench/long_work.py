@@ -33,8 +33,8 @@ def payloads(server: Server, options: Options, *, size: int, runs: int) -> Metri
             async with AsyncClient(place.dsn) as client:
                 await (await client.start(heavy, size)).wait(60)
                 meter.begin()
-                # A few at a time: the memory of a run is its payloads.
-                turns = asyncio.Semaphore(16)
+                # A run in flight holds its payloads in memory, so the longer they are, the fewer at once.
+                turns = asyncio.Semaphore(max(8, min(runs, 8_000_000 // size)))
 
                 async def one() -> None:
                     async with turns:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,7 +89,7 @@ def number(value: float) -> str:
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.4f}"
 
 
-def head(facts: Mapping[str, Any], reps: int) -> str:
+def head(facts: Mapping[str, Any], *reps: int) -> str:
     """Machine and settings, in three lines."""
     pg = facts["postgres"]
     on = ", ".join(f"{name} {pg[name]}" for name in pg if name != "server_version")
@@ -98,7 +98,7 @@ def head(facts: Mapping[str, Any], reps: int) -> str:
         f"PostgreSQL {pg['server_version']} ({on})\n"
         f"{facts['cpus']} x {facts['cpu']}, {facts['memory_gb']} GB, {facts['system']}, "
         f"fdatasync of 8 kB {facts['fdatasync_us']} us; driver, workers and Postgres share it\n"
-        f"median of {reps} (lowest - highest), each on a fresh database"
+        f"median of {' or '.join(map(str, reps))} (lowest - highest), each on a fresh database"
     )
 
 
@@ -130,11 +130,14 @@ def _others(result: Result) -> str:
 # -- the document ------------------------------------------------------------------------------------------
 
 
-def markdown(results: Results, tables: Iterable[tuple[str, Sequence[str]]]) -> str:
+def markdown(results: Results, groups: Mapping[str, Sequence[str]]) -> str:
     """The measured part of docs/performance.md: a table per group of cases, then the peers."""
+    if not results.found:
+        return "Nothing has been measured yet."
     facts = next(iter(results.found.values())).facts
-    parts = ["```\n" + head(facts, max(len(r.reps) for r in results.found.values())) + "\n```"]
-    for title, keys in tables:
+    reps = {len(result.reps) for result in results.found.values()}
+    parts = ["```\n" + head(facts, *sorted(reps)) + "\n```"]
+    for title, keys in groups.items():
         rows = [_markdown_row(key, results.found[key]) for key in keys if key in results.found]
         if rows:
             parts.append(

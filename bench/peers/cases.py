@@ -75,7 +75,7 @@ def _measure(module: str, workload: str, settings: Settings, server: Server, opt
         more = {"BENCH_SCRATCH": scratch, "BENCH_RESTATE_SERVER": str(env / RESTATE_SERVER)}
         with server.fresh(with_schema=False) as place:
             command: list[object] = [python, "-m", f"bench.peers.{module}", json.dumps(task)]
-            return run_json(command, place, timeout=240.0, env=more)
+            return run_json(command, place, timeout=300.0, env=more)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -111,7 +111,7 @@ def drain(
     processes.wait_until(lambda: left() < jobs, "the first job is done", pause=0.002)
     taken = meter(conn, started).begin()
     remaining = left()
-    processes.wait_until(lambda: left() == 0, "all jobs are done")
+    processes.wait_until(lambda: left() == 0, "all jobs are done", timeout=240)
     taken.end()
     return {"drained/s": remaining / taken.seconds, **taken.costs(max(1, remaining), "job")}
 
