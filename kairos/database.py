@@ -35,7 +35,7 @@ class Database:
         self.is_embedded = True
         self.dsn, self.admin_dsn = self._cluster.dsn, self._cluster.admin_dsn
         try:
-            migrate(self.admin_dsn, grant_to="kairos")
+            migrate(self.admin_dsn, grant_to="kairos", retention=settings.read("retention"))
             allow_own_tables(self.admin_dsn, "kairos")
         except BaseException:
             self._cluster.close()

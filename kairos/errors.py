@@ -19,6 +19,7 @@ The tree:
       SecretError            a secret reference could not be resolved
       HistoryError           a log cannot be read: gap, unknown kind, broken chain
       MigrationError         the schema is newer, older, or was changed by hand
+      RetentionError         old runs cannot be removed: no right to, or the log is in use
       DatabaseUnavailable    Postgres cannot be reached
         EmbeddedPostgresError
 """
@@ -132,6 +133,10 @@ class HistoryError(KairosError):
 
 class MigrationError(KairosError):
     """The database schema is not what this version of Kairos needs."""
+
+
+class RetentionError(KairosError):
+    """Old runs cannot be removed now."""
 
 
 class DatabaseUnavailable(KairosError):

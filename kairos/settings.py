@@ -74,6 +74,15 @@ def _flag(text: str) -> bool:
     raise ValueError("must be 1 or 0, true or false, yes or no, on or off")
 
 
+def _retention(text: str) -> timedelta | None:
+    if text in ("", "forever"):
+        return None
+    value = parse_duration(text)
+    if value < timedelta(hours=1):
+        raise ValueError("must be at least 1h, or `forever`")
+    return value
+
+
 def _level(text: str) -> str:
     if text.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
         raise ValueError("must be debug, info, warning or error")
@@ -100,6 +109,7 @@ SETTINGS: Mapping[str, Setting] = {
     "drain_timeout": Setting("KAIROS_DRAIN_TIMEOUT", "30s", _seconds(0, 86400), "what running steps get at shutdown"),
     "cancel_grace": Setting("KAIROS_CANCEL_GRACE", "10s", _seconds(0, 3600), "what running steps get at a cancel"),
     "log_level": Setting("KAIROS_LOG_LEVEL", "info", _level, "debug, info, warning or error"),
+    "retention": Setting("KAIROS_RETENTION", "forever", _retention, "`kairos retention` removes runs this long after"),
     "embedded_grace": Setting(
         "KAIROS_EMBEDDED_GRACE", "10s", _seconds(0, 86400), "the embedded Postgres stops this long after its last user"
     ),

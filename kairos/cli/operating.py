@@ -20,7 +20,7 @@ from kairos.store.migrate import migrate
 def migrate_schema(*, grant_to: str | None, url: str | None, as_json: bool) -> int:
     """Apply what is missing and say what it was."""
     with Database(url) as database:  # an embedded one is migrated by being opened
-        applied = migrate(check_dsn(database.admin_dsn), grant_to=grant_to)
+        applied = migrate(check_dsn(database.admin_dsn), grant_to=grant_to, retention=settings.read("retention"))
     if as_json:
         listed = [{"version": m.version, "name": m.name, "checksum": m.checksum} for m in applied]
         print_json({"applied": listed, "granted_to": grant_to})

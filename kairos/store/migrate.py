@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
 
 import psycopg
 from psycopg import sql
 
-from kairos.errors import MigrationError
+from kairos.errors import MigrationError, RetentionError
+from kairos.store.partitions import make_partitions
 from kairos.store.queries import query
 
 # Any number will do as long as every version of Kairos takes the same one ("kairos" in ASCII).
@@ -53,13 +56,16 @@ def _read(files: list[Path]) -> list[Migration]:
     return found
 
 
-def migrate(dsn: str, *, grant_to: str | None = None) -> list[Migration]:
+def migrate(dsn: str, *, grant_to: str | None = None, retention: timedelta | None = None) -> list[Migration]:
     """Apply what is missing and return it; safe to call from many processes at once.
+
+    Partitions of the log are made ahead too.
 
     Args:
         dsn: a role that may create schemas and tables.
         grant_to: a role that workers and clients use; it gets what they need, and no right to change
             or delete events.
+        retention: how long runs are kept: decides how much time a partition spans.
 
     Raises:
         MigrationError: an applied file was changed since, or the schema is newer than this Kairos.
@@ -83,6 +89,9 @@ def migrate(dsn: str, *, grant_to: str | None = None) -> list[Migration]:
                     )
             if grant_to is not None:
                 _grant(conn, grant_to)
+            # Without them the log works as well: nobody needs to wait, or to fail, for their sake.
+            with suppress(RetentionError):
+                make_partitions(conn, retention, patience=5.0)
         finally:
             conn.execute(query("unlock_migrations"), {"key": LOCK_KEY})
     return pending

@@ -137,7 +137,7 @@ def test_no_percent_sign_or_brace_is_left_to_chance(path: Path) -> None:
     for name, statement in queries.parse(path.read_text("utf-8"), path.name).items():
         rest = PARAMETER.sub("", statement).replace("%%", "")
         assert "%" not in rest, f"{path.name}: {name}: a bare % is taken for a parameter"
-        rest = re.sub(r"\{(role|channel|name)\}", "", rest)  # identifiers, quoted by psycopg.sql
+        rest = re.sub(r"\{(role|channel|name|low|high)\}", "", rest)  # identifiers and bounds, quoted by psycopg.sql
         assert "{" not in rest, f"{path.name}: {name}: something is to be formatted in"
 
 

@@ -54,11 +54,15 @@ select case when (select count(*) from u) < %(count)s::integer then array(select
        (select pg_notify('kairos_run', %(notice)s::text) where %(notice)s::text <> '' and exists (select from u))
 
 -- name: put_blobs
--- Sent before the flush that refers to them: a blob nobody refers to is harmless, the reverse is not.
+-- Sent before the flush that refers to them: a blob nobody refers to is harmless, the reverse is not. One that
+-- was there is marked as used, at most once a day: retention lets go only of what was not used for longer.
 insert into kairos.blob (sha256, data)
-select b.sha256, b.data from unnest(%(digests)b::bytea[], %(datas)b::bytea[]) as b (sha256, data)
+select b.sha256, b.data
+from unnest(%(digests)b::bytea[], %(datas)b::bytea[]) as b (sha256, data)
+where not exists (select from kairos.blob x
+                  where x.sha256 = b.sha256 and x.used_at > clock_timestamp() - interval '1 day')
 order by b.sha256
-on conflict (sha256) do nothing
+on conflict (sha256) do update set used_at = clock_timestamp()
 
 -- name: get_blobs
 select sha256, data from kairos.blob where sha256 = any(%(digests)s::bytea[])
