@@ -31,6 +31,13 @@ POINTS = frozenset(
         "after_release",
         "before_body",
         "after_body",
+        "after_removal_begun",
+        "before_removal",
+        "after_removal",
+        "before_drop",
+        "after_drop",
+        "before_sweep",
+        "after_sweep",
     }
 )
 _ACTIONS = ("kill", "stop", "exit", "raise", "pause")

@@ -162,7 +162,7 @@ class Reader:
         """One run. Raises RunNotFound."""
         found = await self.runs([run_id])
         if run_id not in found:
-            raise RunNotFound(f"there is no run {run_id}", run_id=str(run_id))
+            raise await self._not_found(f"there is no run {run_id}", run_id, run_id, run_id=str(run_id))
         return found[run_id]
 
     async def list_runs(
@@ -214,12 +214,26 @@ class Reader:
             row[0] for row in await self.session.execute("find_run_ids", {"low": low, "high": high, "suffix": suffix})
         ]
         if not ids:
-            raise RunNotFound(f"no run matches {name!r}", name=name)
+            raise await self._not_found(f"no run matches {name!r}", low, high, name=name)
         if len(ids) > 1:
             shown = ", ".join(str(i) for i in sorted(ids)[:5])
             raise AmbiguousRun(f"{name!r} matches several runs: {shown}", hint="Give more of the id.", ids=ids)
         one: UUID = ids[0]
         return one
+
+    async def _not_found(self, message: str, low: UUID, high: UUID, **facts: str) -> RunNotFound:
+        """The error for ids from `low` to `high`, which says so if runs like these were removed."""
+        removals = await self.session.execute("find_removal", {"low": low, "high": high})
+        if not removals:
+            return RunNotFound(message, **facts)
+        at, older_than = removals[0]
+        return RunNotFound(
+            f"{message} any more: it was removed by retention on {at:%Y-%m-%d %H:%M} UTC, if it ever was there",
+            hint=f"Retention removed what had ended before {older_than:%Y-%m-%d %H:%M} UTC. `kairos keep RUN` exempts "
+            "a run from it.",
+            removed_at=at.isoformat(),
+            **facts,
+        )
 
     async def rows(self, run_id: UUID, after: int = 0, upto: int = NO_LIMIT) -> list[Row]:
         """Events as stored."""

@@ -70,10 +70,20 @@ class Verifier:
             if row[1] <= newest[row[0]]:
                 rows[row[0]].append(Row(*row[1:]))
         payloads: list[tuple[UUID, int, Payload]] = []
+        known = len(self.report.problems)
         for head in heads:
             definition = await self._definition(head)
             payloads += check_run(head, rows[head.run_id], definition, self.report)
         await self._check_blobs(payloads)
+        await self._forgive_the_removed(known)
+
+    async def _forgive_the_removed(self, known: int) -> None:
+        """Between the look at a head and the look at its events, retention may have removed both."""
+        suspects = self.report.problems[known:]
+        if suspects:
+            params = {"run_ids": list({problem.run_id for problem in suspects})}
+            there = {row[0] for row in await self._session.execute("read_heads", params)}
+            self.report.problems[known:] = [problem for problem in suspects if problem.run_id in there]
 
     async def _definition(self, head: Head) -> Definition | None:
         """The pinned definition, proved to be what its name says; a problem is reported once per run."""

@@ -13,6 +13,7 @@ from tests.conftest import TestDatabase
 from tests.faults import workload
 from tests.faults.processes import Crew, Proc, until
 from tests.faults.support import fetch, open_runs, verdict, wait_all_ended
+from tests.faults.test_retention_kills import RETENTION_POINTS
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -51,7 +52,7 @@ def died_there(proc: Proc, what: str) -> None:
 
 
 def test_every_failpoint_is_passed_by_some_test() -> None:
-    assert {*OWNER_POINTS, PARK_POINT, *CLIENT_POINTS, *RELEASE_POINTS, *SLOW_POINTS} == POINTS
+    assert {*OWNER_POINTS, PARK_POINT, *CLIENT_POINTS, *RELEASE_POINTS, *SLOW_POINTS, *RETENTION_POINTS} == POINTS
 
 
 @pytest.mark.parametrize("nth", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 3, 5))])

@@ -1,4 +1,4 @@
-"""Declares the commands for whoever operates Kairos: migrate, config, embedded, version."""
+"""Declares the commands for whoever operates Kairos: migrate, retention, keep, config, embedded, version."""
 
 from __future__ import annotations
 
@@ -23,6 +23,42 @@ def migrate(
     from kairos.cli.operating import migrate_schema
 
     return migrate_schema(grant_to=grant_to, url=database_url, as_json=json)
+
+
+def retention(
+    *,
+    older_than: Annotated[
+        str | None,
+        typer.Option(
+            metavar="30d",
+            help="Remove runs that ended longer ago than this. Default: KAIROS_RETENTION; without it nothing goes.",
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    database_url: o.Url = None,
+    json: o.Json = False,
+) -> int:
+    """Remove runs that ended long ago, and make room for new ones.
+
+    Makes partitions of the log for the time to come, and drops those whose time is over. Run it daily.
+    """
+    from kairos.cli.retaining import remove_runs
+
+    return remove_runs(older_than=older_than, is_dry=dry_run, url=database_url, as_json=json)
+
+
+def keep(
+    run: o.Run,
+    *,
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; for whoever finds it later.")] = "",
+    release: Annotated[bool, typer.Option("--release", help="Keep it no longer.")] = False,
+    database_url: o.Url = None,
+    json: o.Json = False,
+) -> int:
+    """Have retention leave a run alone, for ever."""
+    from kairos.cli.retaining import keep_run
+
+    return keep_run(run, reason=reason, release=release, url=database_url, as_json=json)
 
 
 def config(*, app: o.AppSpec = None, json: o.Json = False) -> int:
@@ -64,6 +100,6 @@ def stop(
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the tree."""
-    for command in (migrate, config, version):
+    for command in (migrate, retention, keep, config, version):
         app.command(rich_help_panel=o.OPERATING)(command)
     app.add_typer(embedded, name="embedded", rich_help_panel=o.OPERATING)

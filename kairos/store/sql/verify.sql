@@ -16,7 +16,9 @@ select e.run_id, e.seq, e.kind, e.at, e.step, e.attempt, e.token, e.hash, e.body
 from kairos.event e where e.run_id = any(%(run_ids)s::uuid[]) order by e.run_id, e.seq
 
 -- name: verify_orphans
--- Histories whose head is gone. A head is never deleted while its events are kept.
+-- Histories whose head is gone. That is so while retention is at work in their range, and at no other time.
 select e.run_id from kairos.event e
 where e.seq = 1 and not exists (select 1 from kairos.run r where r.id = e.run_id)
+  and not exists (select 1 from kairos.removal m where m.ended_at is null and m.part is not null
+                  and e.run_id >= m.low and (m.high is null or e.run_id < m.high))
 order by e.run_id limit %(take)s::integer
