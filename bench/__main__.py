@@ -128,8 +128,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     finally:  # also when interrupted: minutes of measuring are not thrown away
         if results.found:
             print(report.head(next(iter(results.found.values())).facts, args.reps), end="\n\n")
-            print(report.table(results, Results.load(BASELINE) if BASELINE.exists() else None), flush=True)
+            print(report.table(results, Results.load(BASELINE) if BASELINE.exists() else None))
+            print("\n".join(["", *report.ratios(results)]), flush=True)
             results.save(args.json)
+            if any(key.startswith("peer-") for key in results.found):
+                print("", report.peer_table(Results.load(args.json)), sep="\n", flush=True)
     if args.save_baseline:
         results.save(BASELINE)
     if failed:

@@ -205,7 +205,8 @@ def w5(server: Server, options: Options, *, is_bulk: bool = False, count: int = 
             meter.end()
         require_done(conn, jobs)
     drained = max(1, jobs - before)
-    return {"drained/s": drained / meter.seconds, "enqueued/s": jobs / enqueueing, **meter.costs(drained, "job")}
+    how = "bulk enqueued/s" if is_bulk else "enqueued/s"
+    return {"drained/s": drained / meter.seconds, how: jobs / enqueueing, **meter.costs(drained, "job")}
 
 
 async def _enqueue(place: Place, jobs: int, callers: int) -> float:

@@ -114,6 +114,28 @@ def table(results: Results, baseline: Results | None = None) -> str:
     return "\n".join("  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[4]]) for row in rows)
 
 
+def ratios(results: Results) -> list[str]:
+    """What follows from the cases together; leaves out what was not measured."""
+    found = results.found
+    pairs = [
+        ("W1, one by one, by the prototype (asyncpg, uvloop)", "w1-1", "limit-prototype-asyncpg"),
+        ("W1, one by one, by the prototype (psycopg, as Kairos)", "w1-1", "limit-prototype"),
+        ("W1, two workers by one", "w1-2", "w1-1"),
+        ("W2 by five bare flushes", "w2", "limit-flush"),
+        ("W4 by the prototype's W1 (asyncpg, uvloop)", "w4", "limit-prototype-asyncpg"),
+    ]
+    lines = []
+    for title, one, other in pairs:
+        if one in found and other in found:
+            ratio = found[one].median() / found[other].median()
+            lines.append(f"{title}: {number(ratio / 5 if 'five' in title else ratio)}")
+    if "w1-1" in found and "w1-ten" in found:
+        for metric in ("WAL B/step", "worker us/step", "postgres us/step"):
+            more = (found["w1-ten"].median(metric) * 10 - found["w1-1"].median(metric) * 5) / 5
+            lines.append(f"one more step of W1 (ten by five), {metric}: {number(more)}")
+    return lines
+
+
 def _versus(key: str, result: Result, baseline: Results) -> str:
     then = baseline.found.get(key)
     if then is None:
@@ -143,8 +165,9 @@ def markdown(results: Results, groups: Mapping[str, Sequence[str]]) -> str:
             parts.append(
                 f"### {title}\n\n| case | median (lowest - highest) | also |\n|---|---|---|\n" + "\n".join(rows)
             )
-    peers = peer_table(results)
-    if peers:
+    if lines := ratios(results):
+        parts.append("### Ratios\n\n" + "\n".join(f"- {line}" for line in lines))
+    if peers := peer_table(results):
         parts.append(f"### Kairos and its peers, in the same bench run\n\n{peers}")
     return "\n\n".join(parts)
 
@@ -155,48 +178,39 @@ def _markdown_row(key: str, result: Result) -> str:
     return f"| {result.title} | {main} | {_others(result)} |"
 
 
-COMPARED = {
-    "w1": ("W1 chains, one by one, one process", "w1-1", "steps/s"),
-    "w1b": ("W1 chains, in bulk", "w1-bulk-1", "steps/s"),
-    "w2": ("W2 latency of a chain", "w2", "p50 ms"),
-    "w3": ("W3 pickup of a job", "w3", "p50 ms"),
-    "w4": ("W4 fan-out", "w4", "steps/s"),
-    "w5": ("W5 drain", "w5", "drained/s"),
-    "w5e": ("W5 enqueue, one by one", "w5", "enqueued/s"),
-    "w5b": ("W5 enqueue, in bulk", "w5-bulk", "enqueued/s"),
-}
-"""Suffix of a peer's key -> what it is compared with: title, key and metric of Kairos."""
+COMPARED = [
+    ("W1 one by one", "w1", "steps/s", "w1-1"),
+    ("W1 in bulk", "w1", "steps/s", "w1-bulk-1"),
+    ("W2", "w2", "p50 ms", "w2"),
+    ("W3", "w3", "p50 ms", "w3"),
+    ("W4", "w4", "steps/s", "w4"),
+    ("W5 drain", "w5", "drained/s", "w5"),
+    ("W5 enqueue", "w5", "enqueued/s", "w5"),
+    ("W5 enqueue", "w5", "bulk enqueued/s", "w5-bulk"),
+]
+"""Title, workload of the peers, metric, case of Kairos. No peer starts workflows in bulk: W1 stands there twice."""
 
 
 def peer_table(results: Results) -> str:
-    """Peers down, workloads across: the peer's value and how many times better Kairos is."""
-    peers = dict.fromkeys(
-        key.removeprefix("peer-").rpartition("-")[0] for key in results.found if key.startswith("peer-")
-    )
-    shown = [s for s in COMPARED if any(f"peer-{peer}-{s}" in results.found for peer in peers)]
-    if not shown:
+    """Peers down, workloads across: the peer's median and how many times better Kairos is. Empty without both."""
+    found = results.found
+    peers = dict.fromkeys(key.split("-")[1] for key in found if key.startswith("peer-"))
+    cells: dict[str, list[str]] = {"": [], "---": [], "**Kairos**": [], **{peer: [] for peer in peers}}
+    for title, workload, metric, ours in COMPARED:
+        theirs = {peer: found[key].median(metric) for peer in peers if (key := f"peer-{peer}-{workload}") in found}
+        if ours not in found or all(math.isnan(value) for value in theirs.values()):
+            continue
+        mine = found[ours].median(metric)
+        cells[""].append(f"{title}, {metric}")
+        cells["---"].append("---")
+        cells["**Kairos**"].append(f"**{number(mine)}**")
+        for peer in peers:
+            value = theirs.get(peer, math.nan)
+            shown = "" if math.isnan(value) else f"{number(value)} (x{number(better(mine, value, metric))})"
+            cells[peer].append(shown)
+    if not cells[""]:
         return ""
-    lines = [
-        "| | " + " | ".join(COMPARED[s][0] + ", " + COMPARED[s][2] for s in shown) + " |",
-        "|---" * (len(shown) + 1) + "|",
-    ]
-    ours = [
-        results.found[COMPARED[s][1]].median(COMPARED[s][2]) if COMPARED[s][1] in results.found else math.nan
-        for s in shown
-    ]
-    lines.append("| **Kairos** | " + " | ".join(f"**{number(value)}**" for value in ours) + " |")
-    for peer in peers:
-        cells = []
-        for s, mine in zip(shown, ours, strict=True):
-            found = results.found.get(f"peer-{peer}-{s}")
-            metric = COMPARED[s][2]
-            cells.append(
-                ""
-                if found is None
-                else f"{number(found.median(metric))} (x{better(mine, found.median(metric), metric):.1f})"
-            )
-        lines.append(f"| {peer} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    return "\n".join(f"| {' | '.join([name, *row])} |" for name, row in cells.items())
 
 
 def write_document(path: Path, text: str) -> None:

@@ -118,7 +118,7 @@ async def _w5(task: Task) -> dict[str, float]:
     enqueueing = time.perf_counter() - began
     with common.watch() as conn, common.workers("queues", task, "work") as started:
         found = common.drain(conn, started, lambda: common.count(conn, left), task.jobs)
-    return {**found, "enqueued/s": task.jobs / enqueueing}
+    return {**found, "bulk enqueued/s": task.jobs / enqueueing}
 
 
 def work(task: Task) -> None:

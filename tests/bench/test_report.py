@@ -9,7 +9,7 @@ import pytest
 
 from bench import __main__ as command
 from bench.plan import Case, Options, select
-from bench.report import BEGIN, END, Result, Results, better, number, peer_table, table, write_document
+from bench.report import BEGIN, END, Result, Results, better, number, peer_table, ratios, table, write_document
 
 FACTS = {"at": "now"}
 
@@ -90,7 +90,21 @@ def test_a_peer_is_compared_with_kairos() -> None:
     )
     kairos, absurd = peer_table(results).splitlines()[2:]
     assert kairos == "| **Kairos** | **10,000** | **4.00** |"
-    assert absurd == "| absurd | 1,000 (x10.0) | 8.00 (x2.0) |"
+    assert absurd == "| absurd | 1,000 (x10.0) | 8.00 (x2.00) |"
+
+
+def test_ratios_tell_what_one_more_step_costs_and_leave_out_what_is_not_there() -> None:
+    five = {"steps/s": 100.0, "WAL B/step": 1400.0, "worker us/step": 20.0, "postgres us/step": 10.0}
+    ten = five | {"WAL B/step": 1200.0}
+    results = Results()
+    results.add(_case("w1-1", "steps/s"), five, FACTS, Options())
+    assert ratios(results) == []
+    results.add(_case("w1-ten", "steps/s"), ten, FACTS, Options())
+    results.add(_case("limit-prototype", "steps/s"), {"steps/s": 400.0}, FACTS, Options())
+    said = ratios(results)
+    assert "one more step of W1 (ten by five), WAL B/step: 1,000" in said
+    assert "W1, one by one, by the prototype (psycopg, as Kairos): 0.25" in said
+    assert len(said) == 4
 
 
 def test_the_tables_replace_what_was_between_the_marks(tmp_path: Path) -> None:
