@@ -241,9 +241,10 @@ def _count(conn: psycopg.Connection[Any], query: str) -> int:
 
 
 def _sizes(conn: psycopg.Connection[Any]) -> Metrics:
+    # The log lies in partitions, named after it.
     rows = conn.execute(
-        "select relname, pg_total_relation_size(relid) / 1e6 from pg_stat_user_tables "
-        "where schemaname = 'kairos' and relname in ('run', 'task', 'event')"
+        "select split_part(relname, '_', 1), sum(pg_total_relation_size(relid)) / 1e6 from pg_stat_user_tables "
+        "where schemaname = 'kairos' and relname ~ '^(run|task|event(_.*)?)$' group by 1"
     )
     return {str(name): float(size) for name, size in rows.fetchall()}
 
