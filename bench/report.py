@@ -159,6 +159,12 @@ def markdown(results: Results, groups: Mapping[str, Sequence[str]]) -> str:
     facts = next(iter(results.found.values())).facts
     reps = {len(result.reps) for result in results.found.values()}
     parts = ["```\n" + head(facts, *sorted(reps)) + "\n```"]
+    times = sorted({result.facts["at"] for result in results.found.values()})
+    if len(times) > 1:
+        parts.append(
+            f"Of {len(times)} bench runs, from {times[0]} to {times[-1]}: "
+            "ratios between cases of different runs are rough."
+        )
     for title, keys in groups.items():
         rows = [_markdown_row(key, results.found[key]) for key in keys if key in results.found]
         if rows:
@@ -168,7 +174,7 @@ def markdown(results: Results, groups: Mapping[str, Sequence[str]]) -> str:
     if lines := ratios(results):
         parts.append("### Ratios\n\n" + "\n".join(f"- {line}" for line in lines))
     if peers := peer_table(results):
-        parts.append(f"### Kairos and its peers, in the same bench run\n\n{peers}")
+        parts.append(f"### Kairos and its peers\n\n{peers}")
     return "\n\n".join(parts)
 
 

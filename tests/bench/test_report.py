@@ -9,9 +9,24 @@ import pytest
 
 from bench import __main__ as command
 from bench.plan import Case, Options, select
-from bench.report import BEGIN, END, Result, Results, better, number, peer_table, ratios, table, write_document
+from bench.report import (
+    BEGIN,
+    END,
+    Result,
+    Results,
+    better,
+    markdown,
+    number,
+    peer_table,
+    ratios,
+    table,
+    write_document,
+)
 
 FACTS = {"at": "now"}
+_FACTS_OF_A_MACHINE = dict.fromkeys(
+    ("kairos", "commit", "python", "cpus", "cpu", "memory_gb", "system", "fdatasync_us"), "?"
+) | {"postgres": {"server_version": "18"}}
 
 
 def _case(key: str, main: str) -> Case:
@@ -105,6 +120,15 @@ def test_ratios_tell_what_one_more_step_costs_and_leave_out_what_is_not_there() 
     assert "one more step of W1 (ten by five), WAL B/step: 1,000" in said
     assert "W1, one by one, by the prototype (psycopg, as Kairos): 0.25" in said
     assert len(said) == 4
+
+
+def test_the_page_says_when_its_cases_are_of_several_bench_runs() -> None:
+    facts = {**_FACTS_OF_A_MACHINE, "at": "2026-01-01T00:00:00+00:00"}
+    results = Results()
+    results.add(_case("w1-1", "steps/s"), {"steps/s": 1.0}, facts, Options())
+    assert "bench runs" not in markdown(results, {"Cases": ["w1-1"]})
+    results.add(_case("w2", "p50 ms"), {"p50 ms": 1.0}, {**facts, "at": "2026-01-02T00:00:00+00:00"}, Options())
+    assert "Of 2 bench runs, from 2026-01-01T00:00:00+00:00 to 2026-01-02" in markdown(results, {"Cases": ["w1-1"]})
 
 
 def test_the_tables_replace_what_was_between_the_marks(tmp_path: Path) -> None:
