@@ -15,6 +15,7 @@ import sys
 
 from kairos.authoring.loading import load_app
 from kairos.engine import flusher
+from kairos.engine.memory import ease_collections
 from kairos.engine.worker import Worker
 from kairos.settings import WorkerOptions
 
@@ -23,6 +24,7 @@ async def work(spec: str, concurrency: int) -> None:
     """Work until SIGTERM."""
     worker = Worker(load_app(spec), os.environ["BENCH_DSN"], WorkerOptions.from_settings(concurrency=concurrency))
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.stop)
+    ease_collections()  # as `kairos worker` does
     task = asyncio.create_task(worker.run())
     await worker.ready.wait()
     print("ready", flush=True)

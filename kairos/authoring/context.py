@@ -71,24 +71,12 @@ class StepContext:
         last_heartbeat: monotonic time of the last `heartbeat()`; 0.0 if there was none.
     """
 
-    __slots__ = (
-        "_dropped",
-        "_lines",
-        "_lock",
-        "_metrics",
-        "_open",
-        "_reason",
-        "_sink",
-        "app",
-        "attempt",
-        "connection",
-        "last_heartbeat",
-        "redactor",
-        "run_id",
-        "step",
-        "token",
-        "workflow",
-    )
+    # What an attempt rarely changes stands here, so that making a context sets only what differs.
+    connection: Any = None
+    last_heartbeat = 0.0
+    _reason: str | None = None
+    _open = True
+    _lines = _dropped = _metrics = 0
 
     def __init__(
         self,
@@ -109,12 +97,7 @@ class StepContext:
         self.workflow = workflow
         self.app = app
         self.redactor = Redactor(redaction)
-        self.connection: Any = None
-        self.last_heartbeat = 0.0
         self._sink = sink
-        self._reason: str | None = None
-        self._open = True
-        self._lines = self._dropped = self._metrics = 0
         self._lock = threading.Lock()
 
     @property

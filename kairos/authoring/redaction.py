@@ -98,16 +98,16 @@ class Redaction:
 class Redactor:
     """The rules of one attempt: those of its app, and the secrets revealed so far. Safe in any thread."""
 
-    __slots__ = ("_has_rules", "_names", "_outside", "_patterns", "_rules", "_search", "_values")
+    # One is made for each attempt, and mostly has nothing to look for.
+    _has_rules = False
+    _outside: tuple[str, ...] = ()
+    _rules: Redaction | None = None
+    _names: re.Pattern[str] | None = None
+    _patterns: tuple[re.Pattern[str], ...] = ()
+    _values: tuple[str, ...] = ()
+    _search: re.Pattern[str] | None = None
 
     def __init__(self, rules: Redaction | None = None) -> None:
-        self._has_rules = False
-        self._outside: tuple[str, ...] = ()
-        self._rules: Redaction | None = None
-        self._names: re.Pattern[str] | None = None
-        self._patterns: tuple[re.Pattern[str], ...] = ()
-        self._values: tuple[str, ...] = ()
-        self._search: re.Pattern[str] | None = None
         if rules is not None:
             self.adopt(rules)
 
@@ -123,8 +123,9 @@ class Redactor:
         """Follow the rules of an app, in addition to what is known already."""
         if rules is self._rules or rules is None:
             return
-        self._rules, self._names, self._patterns = rules, rules._names, rules._patterns
-        self._has_rules = self._has_rules or bool(rules._names or rules._patterns)
+        self._rules = rules
+        if rules._names or rules._patterns:
+            self._names, self._patterns, self._has_rules = rules._names, rules._patterns, True
         if rules._variants:
             self._learn(rules._variants)
 

@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Mapping
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from kairos.authoring import Step, StepContext
@@ -31,11 +32,11 @@ Ending = FinishStep | FailStep | LoseLease | StopStep
 class Sink:
     """Takes log lines and metrics from a body, on whatever thread, to the inbox of its run."""
 
-    __slots__ = ("_event", "_post", "loop")
+    __slots__ = ("_event", "_post", "_thread", "loop")
 
     def __init__(self, post: Callable[[EmitLog | EmitMetric], None], event: StepStarted) -> None:
         self._post, self._event = post, event
-        self.loop = asyncio.get_running_loop()
+        self.loop, self._thread = asyncio.get_running_loop(), get_ident()
 
     def log(self, record: LogRecord) -> None:
         """Pass on a log line."""
@@ -48,7 +49,10 @@ class Sink:
         self._put(EmitMetric(e.step, e.attempt, e.token, record.name, record.value, record.labels))
 
     def _put(self, command: EmitLog | EmitMetric) -> None:
-        self.loop.call_soon_threadsafe(self._post, command)
+        if get_ident() == self._thread:
+            self._post(command)  # at once: later the attempt may have ended, and its lines would be refused
+        else:
+            self.loop.call_soon_threadsafe(self._post, command)
 
 
 class Bodies:
@@ -104,9 +108,20 @@ class Bodies:
 
     async def _run(self, held: HeldRun, body: Body, event: StepStarted, step: Step[..., Any], sink: Sink) -> None:
         ending: Ending | None = None
+        state = held.open.state
         try:
-            epoch = held.open.epoch
-            ending = await self.attempt(held.open.state, event, step, body.ctx, sink, epoch=epoch, is_helper=False)
+            if event.isolated or step.spec.transactional:
+                epoch = held.open.epoch
+                ending = await self.attempt(state, event, step, body.ctx, sink, epoch=epoch, is_helper=False)
+            else:  # what `attempt` does for a plain step, without its detours
+                given = self._at_hand(state, event.step) or await self._inputs(state, event.step)
+                failpoint("before_body")
+                began = time.perf_counter_ns()
+                outcome = await run_attempt(
+                    step, body.ctx, *given, threads=self.office.threads, timeout=step.spec.timeout
+                )
+                failpoint("after_body")
+                ending = self.ending(event, outcome, (time.perf_counter_ns() - began) // 1000)
         except asyncio.CancelledError:
             ending = StopStep(event.step, event.attempt, event.token)
         except Exception as exc:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from kairos.domain.graph import DEFAULT_QUEUE
 from kairos.engine.lifeline import die_with_parent
 from kairos.engine.logs import LogFormat, configure, escape, escape_prints
+from kairos.engine.memory import ease_collections
 from kairos.errors import KairosError
 from kairos.settings import WorkerOptions
 
@@ -113,6 +114,7 @@ async def _serve(app: App, orders: Orders) -> None:
     loop.add_signal_handler(signal.SIGTERM, on_term)
     loop.add_signal_handler(signal.SIGHUP, worker.stop)
     loop.add_reader(orders.life_fd, on_orphaned)
+    ease_collections()
     await worker.run()
 
 

@@ -198,10 +198,19 @@ class Owner:
         held.rows += driven.rows
         self.observe(held, driven.events, driven.refused)
 
-    def schedule(self, held: HeldRun, state: RunState, now: datetime) -> Iterator[Command]:
+    def schedule(self, held: HeldRun, state: RunState, now: datetime) -> Iterable[Command]:
         """What to ask for in view of the state: expiries, retries that are due, steps that are ready."""
         if state.status is not RunStatus.RUNNING or state.cancel_requested or self.office.stopping:
-            return
+            return ()
+        if held.retries or held.has_ttl:
+            return self._schedule(held, state, now)
+        ready = state.ready
+        is_plain = held.is_served and not (held.has_priority or held.offered or held.to_offer or self.office.peers)
+        if is_plain and len(ready) <= self.office.slots.free:
+            return [self._start(held, state, name) for name in ready]
+        return self._schedule(held, state, now) if ready else ()
+
+    def _schedule(self, held: HeldRun, state: RunState, now: datetime) -> Iterator[Command]:
         if held.has_ttl and state.ready:
             yield Expire()
         budget = self.office.slots.free
@@ -233,11 +242,10 @@ class Owner:
         return list(islice(state.ready, max(budget, 0) + len(held.offered) + len(held.to_offer) + 1))
 
     def _start(self, held: HeldRun, state: RunState, name: str) -> StartStep:
-        if state.steps[name].status is StepStatus.FAILED:
+        step = state.steps[name]
+        if step.status is StepStatus.FAILED:
             failpoint("before_schedule_retry")
-        suspect = name in held.suspects or state.steps[name].suspect
-        above = _tokens_spent(held) if state.token == 0 else 0
-        return StartStep(name, input_hash(state, name), isolated=suspect, above=above)
+        return StartStep(name, input_hash(state, name), None, step.suspect or name in held.suspects)
 
     def _offer_surplus(self, held: HeldRun, state: RunState, now: datetime) -> None:
         for name in list(state.ready):
@@ -289,7 +297,8 @@ class Owner:
         if held.inbox or held.to_offer or held.look_again:
             held.look_again = False
             self.mark(held)
-        self._set_timer(held)
+        if held.retries or held.timer or held.has_ttl or self.office.peers:
+            self._set_timer(held)
 
     def _finish(self, held: HeldRun) -> None:
         self.held.pop(held.run_id, None)

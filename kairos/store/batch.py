@@ -26,23 +26,17 @@ class Staged(Struct, gc=False):
     expected: int
     rows: list[Row]
 
-    @property
-    def run_id(self) -> UUID:
-        """The run's id."""
-        return self.run.state.run_id
-
 
 @dataclass(slots=True)
 class Batch:
     """The columns of a flush. Add each run at most once."""
 
-    staged: dict[UUID, Staged] = field(default_factory=dict)
+    staged: list[Staged] = field(default_factory=list)
     blobs: dict[str, bytes] = field(default_factory=dict)
 
-    def add(self, run: OpenRun, expected: int, rows: list[Row]) -> Staged:
+    def add(self, run: OpenRun, expected: int, rows: list[Row]) -> None:
         """Stage the rows that bring `run` from seq `expected` to where it is now."""
-        staged = self.staged[run.run_id] = Staged(run, expected, rows)
-        return staged
+        self.staged.append(Staged(run, expected, rows))
 
     def add_blob(self, payload: Payload) -> None:
         """Remember the bytes of a payload that is too long to be inline."""
@@ -59,8 +53,9 @@ class Batch:
     def params(self) -> dict[str, Any]:
         """Parameters of `flush`. Built once: a lost reply is resolved by sending these very bytes again."""
         # Ascending ids: the order in which heads are locked everywhere.
-        by_id = sorted((run_id.bytes, staged) for run_id, staged in self.staged.items())
-        return _params([key for key, _ in by_id], [staged for _, staged in by_id])
+        by_id = {staged.run.state.run_id.bytes: staged for staged in self.staged}
+        ids = sorted(by_id)
+        return _params(ids, [by_id[run_id] for run_id in ids])
 
 
 def _params(ids: Sequence[bytes], items: Sequence[Staged]) -> dict[str, Any]:

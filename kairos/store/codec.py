@@ -63,8 +63,8 @@ def link(previous: bytes, seq: int, kind: str, at: datetime, step: str | None, a
     """The hash of an event that follows one with hash `previous`."""
     a = "" if attempt is None else attempt
     t = "" if token is None else token
-    header = f"{seq}\n{kind}\n{micros_of(at)}\n{step or ''}\n{a}\n{t}\n"
-    return sha256(previous + header.encode() + body).digest()
+    header = f"{seq}\n{kind}\n{micros_of(at)}\n{step or ''}\n{a}\n{t}\n".encode()
+    return sha256(b"%b%b%b" % (previous, header, body)).digest()
 
 
 def encode(event: Event, seq: int, at: datetime, previous: bytes) -> Row:

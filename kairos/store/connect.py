@@ -36,7 +36,11 @@ ANSWER_WITHIN = 65.0
 """Seconds after which a server that says nothing is taken for gone: a half-open socket raises no error. Longer
 than a statement may take, by `statement_timeout`."""
 
-PLAN_ONCE = {"plan_cache_mode": "force_generic_plan"}
+BY_KEY = {"enable_seqscan": "off"}
+"""For sessions whose statements all find their rows by key. In a new database the planner takes every table for
+tiny, reads it whole, and keeps that plan while the table grows."""
+
+PLAN_ONCE = {"plan_cache_mode": "force_generic_plan", **BY_KEY}
 """For sessions that send the same batch statement over and over: planning it anew costs more than running it,
 and its plan (index scans for heads, hash joins for events) is the same for 1 run and for 500."""
 

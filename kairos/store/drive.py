@@ -52,18 +52,6 @@ class Drive(Struct, gc=False):
         """The attempts that began."""
         return [event for event in self.events if type(event) is StepStarted]
 
-    def ask(self, run: OpenRun, command: Command, now: datetime) -> None:
-        """Decide one command and record its events."""
-        if type(command) is StartStep and not run.state.token:
-            command = replace(command, above=tokens_spent(run))
-        answer = decide(run.state, command, now)
-        if isinstance(answer, Refusal):
-            self.refused.append((command, answer))
-            return
-        for event in answer:
-            self.rows.append(run.record(event, now))
-        self.events += answer
-
 
 Scheduler = Callable[[RunState, datetime], Iterable[Command]]
 
@@ -71,11 +59,20 @@ Scheduler = Callable[[RunState, datetime], Iterable[Command]]
 def drive(run: OpenRun, commands: Iterable[Command], now: datetime, schedule: Scheduler | None = None) -> Drive:
     """Ask `commands`, then what `schedule` proposes; it is asked lazily, so it sees what was decided so far."""
     done = Drive()
-    for command in commands:
-        done.ask(run, command, now)
-    if schedule is not None:
-        for command in schedule(run.state, now):
-            done.ask(run, command, now)
+    rows, events, state = done.rows, done.events, run.state
+    for source in (commands, schedule):
+        if source is None:
+            continue
+        for command in source(state, now) if callable(source) else source:
+            if not state.token and type(command) is StartStep:
+                command = replace(command, above=tokens_spent(run))
+            answer = decide(state, command, now)
+            if isinstance(answer, Refusal):
+                done.refused.append((command, answer))
+                continue
+            for event in answer:
+                rows.append(run.record(event, now))
+                events.append(event)
     return done
 
 

@@ -418,11 +418,36 @@ def test_logs_and_metrics_of_a_step_are_events_before_its_end(database: TestData
         ctx.log.info("halfway", percent=50)
         ctx.emit("rows", 7, table="orders")
 
+    @app.job
+    async def hasty(ctx: kairos.StepContext) -> None:
+        """Returns without ever giving up the loop."""
+        ctx.log.info("halfway", percent=50)
+        ctx.emit("rows", 7, table="orders")
+
     async def main() -> None:
         async with working(app, database.dsn), kairos.AsyncClient(database.dsn) as client:
-            started = await (await client.start(chatty)).wait(10)
-            seen = await kinds(client, started)
-            assert seen.index("log_emitted") < seen.index("metric_emitted") < seen.index("step_done")
+            for job in (chatty, hasty):
+                started = await (await client.start(job)).wait(10)
+                seen = await kinds(client, started)
+                assert seen.index("log_emitted") < seen.index("metric_emitted") < seen.index("step_done")
+
+    run(main())
+
+
+def test_without_notify_a_worker_polls_and_keeps_no_connection_to_listen(database: TestDatabase) -> None:
+    app = kairos.App("t")
+
+    @app.job
+    def quiet() -> int:
+        return 1
+
+    async def main() -> None:
+        async with working(app, database.dsn, notify=False), kairos.AsyncClient(database.dsn) as client:
+            assert await (await client.start(quiet)).result(10) == 1
+            listening = (
+                "select count(*) from pg_stat_activity where datname = current_database() and application_name = %s"
+            )
+            assert database.fetch(listening, ("kairos listener",)) == [(0,)]
 
     run(main())
 
