@@ -12,7 +12,7 @@ from kairos.authoring.options import MaybeDuration
 from kairos.authoring.signature import MISSING, Parameter, Signature, read_signature
 from kairos.authoring.step import Plan, Source, Step
 from kairos.authoring.values import ValueType
-from kairos.authoring.wiring import check_connection, is_connection, is_context
+from kairos.authoring.wiring import find_connection, is_context
 from kairos.authoring.workflow import Workflow
 from kairos.domain.duration import Duration
 from kairos.domain.graph import DEFAULT_CRASH_LIMIT, StepSpec
@@ -80,10 +80,7 @@ class Job(Workflow, Generic[P, R]):
 
 def _plan(app: App, owner: str, name: str, fn: Any, signature: Signature) -> Plan:
     context = tuple(p.name for p in signature.parameters if is_context(p.annotation))
-    connections = [p for p in signature.parameters if is_connection(p.annotation)]
-    for parameter in connections:
-        check_connection(owner, parameter, signature)
-    connection = tuple(p.name for p in connections)
+    connection = find_connection(owner, signature)
     given = (*context, *connection)
     inputs = [p for p in signature.parameters if p.name not in given and _is_input(app, p, signature, owner)]
     if not inputs:

@@ -17,6 +17,7 @@ from kairos.authoring.display import clean
 from kairos.authoring.encoders import Encoder, Loader, build_adapter, coders, encode_any, json_schema
 from kairos.authoring.problems import describe_problems, type_label
 from kairos.authoring.redaction import PLACEHOLDER, Redactor
+from kairos.authoring.shapes import readable, written
 from kairos.domain import canonical
 from kairos.domain.payload import NULL, Payload
 from kairos.errors import DefinitionError, PayloadError
@@ -107,6 +108,12 @@ class ValueType:
             raise error from None
         except Exception as exc:
             raise PayloadError(f"{what} cannot be read as {self.label}: {_brief(exc)}") from exc
+
+    def never_reads(self, other: ValueType) -> bool:
+        """Whether it is certain that no value stored as `other` can be read as this type; False if in doubt."""
+        if self._adapter is None or other._adapter is None:
+            return False
+        return written(other._adapter.core_schema).isdisjoint(readable(self._adapter.core_schema))
 
     def schema(self, mode: JsonSchemaMode = "serialization") -> dict[str, Any]:
         """JSON schema; `{}` for any value, and for types that have none."""

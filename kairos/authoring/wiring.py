@@ -39,23 +39,21 @@ def wire(
     """How to call the step, and parameter -> step for the graph."""
     sources: list[Source] = []
     context: list[str] = []
-    connection: list[str] = []
     wired: dict[str, str] = {}
     _check_needs(name, signature, needs)
+    connection = find_connection(f"step {name!r}", signature)
     for parameter in signature.parameters:
         if is_context(parameter.annotation):
             context.append(parameter.name)
             continue
-        if is_connection(parameter.annotation):
-            check_connection(f"step {name!r}", parameter, signature)
-            connection.append(parameter.name)
+        if parameter.name in connection:
             continue
         source = _source(name, parameter, signature, needs, around)
         if source is not None:
             sources.append(source)
             if source.step is not None:
                 wired[parameter.name] = source.step
-    return Plan(tuple(sources), tuple(context), tuple(connection)), wired
+    return Plan(tuple(sources), tuple(context), connection), wired
 
 
 def resolve_steps(name: str, given: Iterable[Any], around: Surroundings, workflow: object) -> list[str]:
@@ -77,8 +75,25 @@ def is_connection(annotation: Any) -> bool:
     return str(module).partition(".")[0] == "psycopg" and name in ("Connection", "AsyncConnection")
 
 
-def check_connection(owner: str, parameter: Parameter, signature: Signature) -> None:
-    """Refuse a blocking connection in an async function, and the reverse. `owner` names it in the error."""
+def find_connection(owner: str, signature: Signature) -> tuple[str, ...]:
+    """The parameter that receives the connection, if there is one. `owner` begins the text of errors.
+
+    Raises:
+        DefinitionError: there are two, or it is a blocking one in an async function, or the reverse.
+    """
+    found = [parameter for parameter in signature.parameters if is_connection(parameter.annotation)]
+    if len(found) > 1:
+        names = " and ".join(repr(parameter.name) for parameter in found)
+        raise DefinitionError(
+            f"{owner}: parameters {names} are all psycopg connections, but an attempt has one transaction, so one",
+            hint="Keep one of them; for another database, open a connection inside the step.",
+        )
+    for parameter in found:
+        _check_connection(owner, parameter, signature)
+    return tuple(parameter.name for parameter in found)
+
+
+def _check_connection(owner: str, parameter: Parameter, signature: Signature) -> None:
     kind = typing.get_origin(parameter.annotation) or parameter.annotation
     wanted = "AsyncConnection" if signature.is_async else "Connection"
     if kind.__name__ != wanted:
@@ -110,11 +125,21 @@ def _source(
 def _type(
     name: str, parameter: Parameter, signature: Signature, around: Surroundings, upstream: str | None
 ) -> ValueType:
-    if parameter.annotation is not MISSING:
-        return around.type_of(parameter.annotation, signature.names, f"parameter {parameter.name!r} of step {name!r}")
-    if upstream is not None:
-        return around.steps[upstream].output_adapter
-    return around.input or around.type_of(Any, {}, name)
+    given = around.input if upstream is None else around.steps[upstream].output_adapter
+    given = given or around.type_of(Any, {}, name)
+    if parameter.annotation is MISSING:
+        return given
+    wanted = around.type_of(parameter.annotation, signature.names, f"parameter {parameter.name!r} of step {name!r}")
+    if wanted.never_reads(given):
+        source = "the run's input" if upstream is None else f"the output of step {upstream!r}"
+        raise DefinitionError(
+            f"step {name!r}: parameter {parameter.name!r} is annotated {wanted.label}, but it receives {source}, "
+            f"which is {given.label} and can never be read as {wanted.label}",
+            hint=f"Annotate it {given.label}, or what else that can be read as; or name it differently.",
+            step=name,
+            parameter=parameter.name,
+        )
+    return wanted
 
 
 def _is_input(parameter: Parameter, around: Surroundings) -> bool:
