@@ -18,6 +18,7 @@ from psycopg.rows import tuple_row
 
 from kairos.authoring import Workflow
 from kairos.domain import canonical
+from kairos.domain.defaults import fill_defaults
 from kairos.domain.fingerprint import Definition
 from kairos.domain.graph import DEFAULT_PRIORITY, DEFAULT_QUEUE
 from kairos.domain.ids import uuid7
@@ -121,7 +122,8 @@ def prepare(
                 f"{name!r} cannot be started by its name alone: its app redacts inputs, or its input holds a secret",
                 hint="Start it from the app: client.start(workflow, ...), or `kairos run --app module:app`.",
             )
-        payload = Payload.of(canonical.encode(value))
+        canonical.encode(value)  # refused as it was given; then filled up, so that a key means the same input
+        payload = Payload.of(canonical.encode_plain(fill_defaults(value, definition.schemas.get("", {}))))
         queue, priority = queue or defaults.get("queue"), priority or defaults.get("priority")
         if ttl is None and defaults.get("ttl_us") is not None:
             ttl = timedelta(microseconds=defaults["ttl_us"])

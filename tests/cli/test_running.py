@@ -140,9 +140,9 @@ def test_a_workflow_with_only_optional_fields_needs_no_input(on_database: Kairos
         "wf = app.workflow('lazy', input=Ask)\n@wf.step\ndef one(ask: Ask) -> int: return 1\n"
     )
     assert on_database("run", "lazy", "--app", "lazy.py:app").code == 0
-    # The definition is registered now; the same holds without the app.
+    # The definition is registered now; the same holds without the app, defaults included.
     assert on_database("run", "lazy").code == 0
-    assert on_database("state", "last", "--json").json["input"] == {}
+    assert on_database("state", "last", "--json").json["input"] == {"root": None}
 
 
 def test_the_same_key_is_the_same_run(on_database: Kairos) -> None:

@@ -262,6 +262,28 @@ def test_what_is_redacted_or_secret_cannot_be_started_past_its_app(database: Tes
                 client.start(name, {"card": "4111"})
 
 
+class Parcel(BaseModel):
+    to: str
+    express: bool = False
+    note: str | None = None
+
+
+def _sends(to: str, page: int = 1) -> None:
+    return None
+
+
+@pytest.mark.parametrize("by_name_first", [True, False])
+def test_a_key_means_the_same_run_by_name_and_from_the_app(database: TestDatabase, by_name_first: bool) -> None:
+    here = kairos.App("here")
+    parcels, sends = here.workflow("parcels", input=list[Parcel]), here.job(name="sends")(_sends)
+    parcels.step(_nothing)
+    with kairos.Client(database.dsn) as client:
+        for workflow, name, value in ((parcels, "parcels", [{"to": "a"}]), (sends, "sends", {"to": "a"})):
+            client.start(workflow, value)  # from now on its name is known
+            targets: list[Any] = [name, workflow] if by_name_first else [workflow, name]
+            assert len({client.start(target, value, key="k").id for target in targets}) == 1
+
+
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=20)
 starts = st.builds(
     Start,
