@@ -83,7 +83,7 @@ where r.created_at < %(before)s::timestamptz and position('_blob":'::bytea in e.
 -- By name, a page at a time. Before the migration that made it, `used_at` was the time of the first use only.
 select b.sha256 from kairos.blob b
 where b.sha256 > %(after)s::bytea and b.used_at < %(unused_since)s::timestamptz
-  and (select m.applied_at from kairos.migration m where m.version = 3) < %(unused_since)s::timestamptz
+  and (select m.applied_at from kairos.migration m where m.name like '%%_retention') < %(unused_since)s::timestamptz
 order by b.sha256 limit %(take)s::integer
 
 -- name: delete_blobs
