@@ -40,7 +40,7 @@ def test_every_query_is_accepted_by_the_server(prepared: psycopg.Connection, nam
             names.append(match[1])
         return f"${names.index(match[1]) + 1}"
 
-    text = re.sub(r"%\((\w+)\)[sb]", number, load_all()[name])
+    text = re.sub(r"%\((\w+)\)[sb]", number, load_all()[name].replace("{name}", "event_default"))
     prepared.execute(f"prepare {name} as {text}".replace("%%", "%"))
 
 
