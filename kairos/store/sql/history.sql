@@ -158,8 +158,10 @@ join unnest(%(workflows)s::text[], %(keys)s::text[]) as q (workflow, key)
   on k.workflow = q.workflow and k.key = q.key
 
 -- name: cancel_asked
--- Which of these runs somebody wants to stop, or has stopped.
+-- Which of these runs somebody wants to stop, or has stopped. `limit` keeps the planner from looking for all that
+-- were ever cancelled.
 select r.id from kairos.run r
-where r.id = any(%(run_ids)s::uuid[])
-  and (r.status in ('DONE', 'FAILED', 'CANCELLED', 'EXPIRED')
-       or exists (select 1 from kairos.event e where e.run_id = r.id and e.kind = 'run_cancel_requested'))
+left join lateral (
+    select true as is_asked from kairos.event e where e.run_id = r.id and e.kind = 'run_cancel_requested' limit 1
+) c on true
+where r.id = any(%(run_ids)s::uuid[]) and (r.status in ('DONE', 'FAILED', 'CANCELLED', 'EXPIRED') or c.is_asked)

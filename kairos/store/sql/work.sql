@@ -148,10 +148,11 @@ where w.state in ('dead', 'stopped') and w.beat_at < clock_timestamp() - make_in
   and not exists (select 1 from kairos.task t where t.worker = w.id)
 
 -- name: list_expired
--- Waiting runs whose time to live has closed, whoever may serve their queue.
+-- Waiting runs whose time to live has closed, whoever may serve their queue. An index can be entered by `now()`,
+-- which is the time of this statement; by `clock_timestamp()` it cannot, and all that waits would be looked at.
 select t.run_id from kairos.task t
-where t.worker is null and t.expires_at <= clock_timestamp() and t.step = ''
-order by t.run_id limit %(take)s::integer
+where t.worker is null and t.expires_at <= now() and t.step = ''
+order by t.expires_at limit %(take)s::integer
 
 -- name: find_orphans
 select t.run_id, t.step, t.token from kairos.task t
