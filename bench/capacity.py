@@ -86,7 +86,7 @@ def measured(baseline: Mapping[str, Any]) -> tuple[Cost, Cost]:
     """What a run costs beside its steps, and what a step costs."""
 
     def of(case: str, what: str) -> float:
-        return statistics.median(rep[what] for rep in baseline[case]["reps"])
+        return float(statistics.median(rep[what] for rep in baseline[case]["reps"]))
 
     def split(what: str) -> tuple[float, float]:
         five, ten = 5 * of("w1-1", what), 10 * of("w1-ten", what)
