@@ -174,6 +174,7 @@ def _make(conn: Connection[Any], range: Range, *, is_future: bool, patience: flo
         return False  # the present: it would be filled faster than it is looked through
 
     def attach() -> None:
+        conn.execute(query("keep_out_writers"))
         run_ddl(conn, query("create_partition"), name)
         run_ddl(conn, query("attach_partition"), name, range)
 

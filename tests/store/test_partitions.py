@@ -27,6 +27,8 @@ from tests.conftest import Server, TestDatabase
 from tests.engine.harness import working
 
 DAY = timedelta(days=1)
+RETENTION = 4
+"""The migration that makes partitions."""
 NOW = datetime(2026, 7, 17, 15, 30, tzinfo=UTC)
 
 app = kairos.App("parts")
@@ -187,9 +189,40 @@ def test_partitions_are_made_while_others_write_and_the_log_is_given_up_when_it_
         dump.execute("lock table kairos.event_default in access share mode")
         with pytest.raises(RetentionError, match=f"session {dump.info.backend_pid}"):
             make_partitions(admin, None, patience=0.3)
-    with psycopg.connect(database.admin_dsn) as writer:
-        put(writer, uuid7(int(time.time() * 1000), 1))  # not committed: holds its locks on the log
-        assert len(make_partitions(admin, None, patience=10)) == partitions.AHEAD
+    assert len(make_partitions(admin, None, patience=10)) == partitions.AHEAD
+
+
+def test_a_row_on_its_way_to_the_default_partition_is_not_refused_when_its_range_becomes_a_partition(
+    admin: psycopg.Connection[Any], database: TestDatabase
+) -> None:
+    """A writer that has looked for the place of its row waits for nothing that the attaching session holds."""
+    present, *_ = list_partitions(admin)
+    admin.execute(f"drop table kairos.{present.name}")
+    assert present.range is not None
+    failed: list[BaseException] = []
+    stop = threading.Event()
+
+    def write() -> None:
+        with psycopg.connect(database.admin_dsn, autocommit=True) as conn:
+            try:
+                while not stop.is_set():
+                    with conn.transaction(force_rollback=True):
+                        put(conn, uuid7(int(time.time() * 1000), 1))
+            except BaseException as exc:
+                failed.append(exc)
+
+    writers = [threading.Thread(target=write) for _ in range(3)]
+    for writer in writers:
+        writer.start()
+    try:
+        for _ in range(20):
+            assert partitions._make(admin, present.range, is_future=False, patience=10)
+            partitions.briefly(admin, lambda: admin.execute(f"drop table kairos.{present.name}"))
+    finally:
+        stop.set()
+        for writer in writers:
+            writer.join()
+    assert failed == []
 
 
 def test_two_at_once_make_each_partition_once(database: TestDatabase, admin: psycopg.Connection[Any]) -> None:
@@ -281,7 +314,7 @@ def test_a_log_from_before_partitions_is_taken_over_as_it_stands(
     dsn, app_dsn = (make_conninfo(d, dbname="kairos_old") for d in (server.admin, server.app))
     files = find_migrations()
     with monkeypatch.context() as before:
-        before.setattr(migrating, "find_migrations", lambda: files[:2])
+        before.setattr(migrating, "find_migrations", lambda: [m for m in files if m.version < RETENTION])
         before.setattr(migrating, "make_partitions", lambda *args, **more: [])
         migrate(dsn)
     run_id = uuid7(int(time.time() * 1000), 5)
@@ -290,7 +323,7 @@ def test_a_log_from_before_partitions_is_taken_over_as_it_stands(
         conn.execute("grant select, insert on kairos.event, kairos.blob to kairos")  # as they were granted then
         put(conn, run_id, 4)
         node = conn.execute("select pg_relation_filenode('kairos.event')").fetchone()
-    assert [m.name for m in migrate(dsn)] == [path.name for path in files[2:]]
+    assert "0004_retention" in [m.name for m in migrate(dsn)]
     with psycopg.connect(dsn, autocommit=True) as conn:
         assert conn.execute("select pg_relation_filenode('kairos.event_default')").fetchone() == node
         assert place(conn, run_id) == "event_default"

@@ -18,7 +18,7 @@ from kairos.store.migrate import Migration, check_schema, find_migrations, migra
 from kairos.store.queries import load_all, parse
 from tests.conftest import Server, TestDatabase
 
-UTILITY = ("create ", "grant ", "listen ", "unlisten ", "alter ", "drop ")
+UTILITY = ("create ", "grant ", "listen ", "unlisten ", "alter ", "drop ", "lock ")
 """Statements of these kinds cannot be prepared; the tests that use them prove them."""
 
 

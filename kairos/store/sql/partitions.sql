@@ -49,6 +49,11 @@ create table kairos.{name} (like kairos.event including constraints including in
 create trigger event_is_not_truncated before truncate on kairos.{name}
     for each statement execute function kairos.refuse_change()
 
+-- name: keep_out_writers
+-- Whoever was about to write to the default partition would be refused if its range went to another meanwhile. Held
+-- back here, they look for the place of their rows when it is there.
+lock table kairos.event in share row exclusive mode
+
 -- name: attach_partition
 alter table kairos.event attach partition kairos.{name} for values from ({low}) to ({high})
 
