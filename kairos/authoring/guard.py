@@ -62,14 +62,12 @@ class Guard:
         """Await `body` for as long as it may take; it can be left behind where it stands.
 
         Raises:
-            RuntimeError: not inside an asyncio task.
+            RuntimeError: the body waits for something outside an asyncio task.
         """
         if not hasattr(body, "send"):
             body = _awaiting(body)
-        task = self._task = asyncio.current_task()
-        if task is None:
-            raise RuntimeError("a step must run inside an asyncio task")
-        before = task.cancelling()
+        task: asyncio.Task[Any] | None = None
+        before = 0
         self._started = time.monotonic()
         error: BaseException | None = None
         try:
@@ -79,9 +77,15 @@ class Guard:
                 except StopIteration as stop:
                     return stop.value
                 error = None
-                if self._timer is None and self._seconds is not None:
+                if task is None:
                     # Only now: a body that never waits cannot be interrupted, and setting a timer takes time.
-                    self._timer = self._arm(self._seconds)
+                    task = self._task = asyncio.current_task()
+                    if task is None:
+                        body.close()
+                        raise RuntimeError("a step must run inside an asyncio task")
+                    before = task.cancelling()
+                    if self._seconds is not None:
+                        self._timer = self._arm(self._seconds)
                 try:
                     yield waits_for
                 except GeneratorExit:
@@ -100,9 +104,10 @@ class Guard:
                 self._timer.cancel()
             if self._grace is not None:
                 self._grace.cancel()
-            for _ in range(self._cancels):
-                task.uncancel()
-            self.cancelled_from_outside = task.cancelling() > before
+            if task is not None:
+                for _ in range(self._cancels):
+                    task.uncancel()
+                self.cancelled_from_outside = task.cancelling() > before
 
     def forgive(self) -> None:
         """Take back the cancellation of the task: the attempt ends with an outcome instead."""

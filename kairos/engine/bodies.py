@@ -32,11 +32,10 @@ Ending = FinishStep | FailStep | LoseLease | StopStep
 class Sink:
     """Takes log lines and metrics from a body, on whatever thread, to the inbox of its run."""
 
-    __slots__ = ("_event", "_post", "_thread", "loop")
+    __slots__ = ("_bodies", "_event", "_post")
 
-    def __init__(self, post: Callable[[EmitLog | EmitMetric], None], event: StepStarted) -> None:
-        self._post, self._event = post, event
-        self.loop, self._thread = asyncio.get_running_loop(), get_ident()
+    def __init__(self, bodies: Bodies, post: Callable[[EmitLog | EmitMetric], None], event: StepStarted) -> None:
+        self._bodies, self._post, self._event = bodies, post, event
 
     def log(self, record: LogRecord) -> None:
         """Pass on a log line."""
@@ -49,10 +48,10 @@ class Sink:
         self._put(EmitMetric(e.step, e.attempt, e.token, record.name, record.value, record.labels))
 
     def _put(self, command: EmitLog | EmitMetric) -> None:
-        if get_ident() == self._thread:
+        if get_ident() == self._bodies.thread:
             self._post(command)  # at once: later the attempt may have ended, and its lines would be refused
         else:
-            self.loop.call_soon_threadsafe(self._post, command)
+            self._bodies.loop.call_soon_threadsafe(self._post, command)
 
 
 class Bodies:
@@ -64,6 +63,7 @@ class Bodies:
         self.on_committed: Callable[[HeldRun], None] = lambda held: None
         self.on_note: Callable[[HeldRun], None] = lambda held: None
         self.running: set[asyncio.Task[None]] = set()
+        self.loop, self.thread = asyncio.get_running_loop(), get_ident()
 
     def begin(self, held: HeldRun, event: StepStarted) -> None:
         """Start the body of an attempt whose inputs are durable."""
@@ -75,10 +75,10 @@ class Bodies:
                 self.on_note(held)
 
         step = held.workflow.steps[name]
-        sink = Sink(post, event)
+        sink = Sink(self, post, event)
         ctx = self.context(held.name, held.open.state.workflow, event, sink)
         body = held.bodies[name] = Body(name, event.attempt, event.token, ctx)
-        body.task = sink.loop.create_task(self._run(held, body, event, step, sink))
+        body.task = self.loop.create_task(self._run(held, body, event, step, sink))
         self.running.add(body.task)
 
     def context(self, run_id: str, workflow: str, event: StepStarted, sink: Sink) -> StepContext:

@@ -197,7 +197,7 @@ class Helper:
                 lane.commands.append(command)
                 self._go(run_id, lane)
 
-        sink = Sink(post, event)
+        sink = Sink(self.bodies, post, event)
         ctx = self.bodies.context(str(state.run_id), state.workflow, event, sink)
         helped.body = Body(event.step, event.attempt, event.token, ctx)
 

@@ -29,7 +29,7 @@ from kairos.engine.owner import Owner
 from kairos.errors import KairosError, StaleWrite
 from kairos.settings import WorkerOptions
 from kairos.store.clock import DatabaseClock
-from kairos.store.connect import BY_KEY, PLAN_ONCE, Session, is_transient
+from kairos.store.connect import PLAN_ONCE, Session, is_transient
 from kairos.store.failpoints import failpoint
 from kairos.store.history import Conn, Definitions, History, Once, put_definition
 from kairos.store.listener import listen
@@ -127,7 +127,7 @@ class Worker:
             clock=DatabaseClock(),
             # A head locked by somebody else must not hold up everybody's flush.
             flusher=Session(self.dsn, "kairos flusher", patience=None, lock_timeout="50ms", **PLAN_ONCE),
-            work=Session(self.dsn, "kairos worker", patience=None, lock_timeout="250ms", **BY_KEY),
+            work=Session(self.dsn, "kairos worker", patience=None, lock_timeout="250ms", **PLAN_ONCE),
             history=History(definitions),
             threads=Threads("kairos-step"),
         )

@@ -84,8 +84,10 @@ def tokens_spent(run: OpenRun) -> int:
 
 def input_hash(state: RunState, step: str) -> str:
     """16 hex digits over what the step receives: the run's input and the outputs it needs, by parameter."""
-    text = state.input.digest
+    text = state.input.digest.encode()
     for parameter, above in state.graph.inputs[step]:
         output = state.steps[above].output
-        text += f"\n{parameter}={output.digest if output else ''}"
-    return sha256(text.encode()).hexdigest()[:16]
+        # The bytes of a short value, the hash of a long one: what its event holds too.
+        value = b"" if output is None else (output.sha256 or "").encode() if output.inline is None else output.inline
+        text = b"%b\n%b=%b" % (text, parameter.encode(), value)
+    return sha256(text).hexdigest()[:16]
