@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from types import TracebackType
 
 from kairos import settings
 from kairos.domain.keywords import checks_keywords
 from kairos.errors import ConfigError
+
+EMBEDDED_ROLE = "kairos"
+AGAIN_AFTER = 3600.0
+"""Seconds after which the embedded server is prepared once more at the next opening."""
 
 
 @checks_keywords
@@ -28,15 +33,13 @@ class Database:
             self.is_embedded = False
             return
         from kairos import embedded
-        from kairos.store.migrate import allow_own_tables, migrate
 
         folder = Path(data_dir or settings.read("data_dir")).resolve()
         self._cluster = embedded.open(folder)
         self.is_embedded = True
         self.dsn, self.admin_dsn = self._cluster.dsn, self._cluster.admin_dsn
         try:
-            migrate(self.admin_dsn, grant_to="kairos", retention=settings.read("retention"))
-            allow_own_tables(self.admin_dsn, "kairos")
+            _bring_up_to_date(self.dsn, self.admin_dsn, folder / "prepared")
         except BaseException:
             self._cluster.close()
             raise
@@ -71,3 +74,25 @@ class Database:
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
+
+
+def _bring_up_to_date(dsn: str, admin_dsn: str, done: Path) -> None:
+    """Migrate the embedded server, grant what workers need, make partitions ahead; unless it was done an hour ago.
+
+    `done`: a file that remembers what was done and when; whoever is interrupted leaves none.
+    """
+    from kairos.store.migrate import allow_own_tables, grants_checksum, is_current, migrate
+
+    retention = settings.read("retention")
+    what = f"{grants_checksum()} {retention}"
+    if _is_recent(done) and done.read_text() == what and is_current(dsn):
+        return
+    done.unlink(missing_ok=True)
+    migrate(admin_dsn, grant_to=EMBEDDED_ROLE, retention=retention)
+    allow_own_tables(admin_dsn, EMBEDDED_ROLE)
+    done.write_text(what)
+
+
+def _is_recent(file: Path) -> bool:
+    # Partitions are needed in time, so it is done again now and then; a clock that was set back is no reason not to.
+    return file.is_file() and abs(time.time() - file.stat().st_mtime) < AGAIN_AFTER

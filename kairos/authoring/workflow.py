@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
-from kairos.authoring import inline, options
+from kairos.authoring import options
 from kairos.authoring.options import UNSET, MaybeDuration
 from kairos.authoring.redaction import Redactor
 from kairos.authoring.signature import function_name, read_signature
@@ -221,6 +221,8 @@ class Workflow:
             PayloadError: the input is not of the input type.
             RunFailed: a step failed for good; its exception is the cause.
         """
+        from kairos.authoring import inline
+
         return inline.run_inline(self, input, sleep=sleep, clock=clock, connection=connection)
 
     async def arun_inline(
@@ -232,6 +234,8 @@ class Workflow:
         connection: Any = None,
     ) -> Any:
         """`run_inline` for async code: the loop goes on meanwhile."""
+        from kairos.authoring import inline
+
         return await inline.InlineRun(self, input, sleep=sleep, clock=clock, connection=connection).finish()
 
     @property

@@ -1,10 +1,9 @@
-"""`kairos config` and `kairos version`: every setting with its value, default and source."""
+"""`kairos config`: every setting with its value, default and source."""
 
 from __future__ import annotations
 
 import os
 import re
-import sys
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,7 +11,7 @@ from urllib.parse import urlsplit
 from rich.console import Console
 from rich.text import Text
 
-from kairos import __version__, settings
+from kairos import settings
 from kairos.cli import exits
 from kairos.cli.apps import NO_APP, AppChoice, choose_app
 from kairos.cli.grid import Column, print_grid
@@ -140,13 +139,3 @@ def _print(
         console.print(line, soft_wrap=True)
     for error in (*(entry.error for entry in entries if entry.error), *strangers.values()):
         console.print(Text.assemble(("error: ", "bold red"), one_line(error, 500)), soft_wrap=True)
-
-
-def show_version(*, as_json: bool) -> int:
-    """Print the version of Kairos, and of the Python that runs it."""
-    python = ".".join(map(str, sys.version_info[:3]))
-    if as_json:
-        print_json({"kairos": __version__, "python": python})
-    else:
-        sys.stdout.write(f"kairos {__version__} (Python {python})\n")
-    return exits.OK

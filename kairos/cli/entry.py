@@ -35,10 +35,10 @@ def main() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Do one command and return its exit code. Prints errors; raises nothing that a user could cause."""
-    from kairos.cli.commands import app
+    from kairos.cli.commands import app, only
 
     as_json = "--json" in arguments
-    command = typer.main.get_command(app)
+    command = typer.main.get_command(only(arguments[0]) if arguments else app)
     try:
         code = command.main(args=list(arguments), prog_name="kairos", standalone_mode=False)
         return code if isinstance(code, int) else exits.OK

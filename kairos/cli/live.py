@@ -6,10 +6,8 @@ import asyncio
 import time
 from collections.abc import Callable
 from datetime import datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
 from rich.text import Text
 
 from kairos.cli import words
@@ -19,6 +17,9 @@ from kairos.cli.story import Story, catch_up
 from kairos.cli.terminal import one_line, out, print_line
 from kairos.domain.states import StepStatus
 from kairos.store.reader import Reader
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
 
 POLL: Final = 0.1
 SLOW_POLL: Final = 0.4
@@ -54,6 +55,8 @@ async def follow(reader: Reader, story: Story, seconds: float | None, show: Call
 
 async def follow_on_terminal(reader: Reader, story: Story, seconds: float | None) -> bool:
     """Redraw a table of the steps in place; leaves the last drawing behind."""
+    from rich.live import Live
+
     console = out()
     with Live(console=console, auto_refresh=False, transient=False) as live:
 
@@ -94,6 +97,8 @@ def step_width(story: Story) -> int:
 
 def draw(story: Story, console: Console, now: datetime) -> RenderableType:
     """The run as it stands: header, as many steps as fit, a count of all."""
+    from rich.console import Group
+
     room = max(console.height - 7, 5)
     names = pick(story, room)
     columns = [Column("", most=STEP_WIDTH), Column("", least=11), Column("", is_right=True, least=6), Column("")]

@@ -1,4 +1,7 @@
-"""`kairos run` and `kairos cancel`: start a run, wait for it, stop it."""
+"""`kairos run` and `kairos cancel`: start a run, wait for it, stop it.
+
+What prints is imported after the start: the worker has the run by then, and nobody waits for the imports.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +10,23 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.text import Text
-
-from kairos.authoring import Workflow
-from kairos.authoring.loading import load_app
-from kairos.cli import exits, words
+from kairos.cli import exits
 from kairos.cli.apps import choose_app, find_source
 from kairos.cli.database import connected
 from kairos.cli.filters import read_duration, read_labels
-from kairos.cli.payloads import value_of
 from kairos.cli.terminal import err, is_live, note, out, print_json, safe
 from kairos.cli.usage import UsageError
-from kairos.cli.waiting import print_output, print_trouble, wait_quietly, wait_showing
 from kairos.client import AsyncRun
 from kairos.client.starting import check_text
+from kairos.domain import canonical
 from kairos.domain.names import check_name
 from kairos.errors import DefinitionError, PayloadError
 from kairos.store.reader import Reader
+
+if TYPE_CHECKING:
+    from kairos.authoring import Workflow
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,9 @@ def start_run(
             if not wait:
                 _print_started(run, as_json)
                 return exits.OK
+            from kairos.cli import words
+            from kairos.cli.waiting import print_output, print_trouble, wait_quietly, wait_showing
+
             if as_json:
                 ending = await wait_quietly(reader, run.info.id, seconds)
                 print_json(ending.to_json())
@@ -101,6 +105,8 @@ def _target(name: str, app: str | None) -> Workflow | str:
     if choice is None:
         return name
     find_source(choice)
+    from kairos.authoring.loading import load_app
+
     loaded = load_app(choice.spec)
     if name not in loaded.workflows and app is None:
         return name  # the app was not named on this command line; the database may know the workflow
@@ -109,11 +115,11 @@ def _target(name: str, app: str | None) -> Workflow | str:
 
 async def _default_input(target: Workflow | str, reader: Reader) -> Any:
     """What no `--input` means: an empty object if the workflow takes an object that has only optional fields."""
-    if isinstance(target, Workflow):
+    if not isinstance(target, str):
         schema = target.definition.schemas.get("")
     else:
         rows = await reader.session.execute("latest_definition", {"workflow": target})
-        schema = value_of(bytes(rows[0][1]))["schemas"].get("") if rows else None
+        schema = canonical.decode(bytes(rows[0][1]))["schemas"].get("") if rows else None
     is_object = isinstance(schema, dict) and schema.get("type") == "object" and not schema.get("required")
     return {} if is_object else None
 
@@ -141,6 +147,8 @@ def read_input(text: str | None) -> Any:
 
 
 def _announce(run: AsyncRun) -> None:
+    from rich.text import Text
+
     text = Text.assemble(safe(run.info.workflow), ("  ", ""), (run.id, "bold"))
     (out() if is_live() else err()).print(text)
 
@@ -149,6 +157,10 @@ def _print_started(run: AsyncRun, as_json: bool) -> None:
     if as_json:
         print_json({"run": run.info.to_json()})
         return
+    from rich.text import Text
+
+    from kairos.cli import words
+
     text = Text.assemble(safe(run.info.workflow), "  ", (run.id, "bold"), "  ", words.status_text(run.status))
     console = out()
     console.print(text, soft_wrap=True)
@@ -175,6 +187,10 @@ def cancel_run(name: str, reason: str, *, url: str | None, as_json: bool) -> int
 
 
 def _print_cancelled(run: AsyncRun, had_ended: bool) -> None:
+    from rich.text import Text
+
+    from kairos.cli import words
+
     line = Text.assemble((words.short_id(run.id), "bold"), "  ", words.status_text(run.status), "  ")
     if had_ended:
         line.append("it had ended already; nothing was changed", "dim")

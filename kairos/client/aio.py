@@ -8,13 +8,12 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 from uuid import UUID
 
 from psycopg import AsyncConnection
 
 from kairos import settings
-from kairos.authoring import Workflow
 from kairos.client.starting import Start, Starter, clean_text, prepare, start_within
 from kairos.client.waiting import Waiter
 from kairos.database import Database
@@ -42,8 +41,12 @@ from kairos.store.history import Advanced, Conn, History
 from kairos.store.queries import query
 from kairos.store.reader import Ended, Finished, Reader, RunInfo
 
+if TYPE_CHECKING:
+    # Only whoever holds a workflow has loaded pydantic; starts by name do without.
+    from kairos.authoring import Workflow
+
 RunRef = UUID | str
-AnyWorkflow = Workflow | str
+AnyWorkflow: TypeAlias = "Workflow | str"
 
 
 @checks_keywords
@@ -273,7 +276,7 @@ class AsyncClient:
             KeyConflict: the key was used with another input.
             WorkflowNotFound: no definition of that name is in the database.
         """
-        kind = workflow if isinstance(workflow, Workflow) else None
+        kind = None if isinstance(workflow, str) else workflow
         start = await self._prepare(workflow, input, key, labels, queue, priority, ttl, key_ttl, run_id)
         if connection is not None:
             return AsyncRun(self, await start_within(connection, start), start, kind)
@@ -302,7 +305,7 @@ class AsyncClient:
             raise InvalidArgument(
                 f"{len(inputs)} inputs but {len(keys)} keys", hint="Give one key for each input, in the same order."
             )
-        target = workflow if isinstance(workflow, Workflow) else await self._named(workflow)
+        target = await self._named(workflow) if isinstance(workflow, str) else workflow
         options: dict[str, Any] = {
             "labels": labels,
             "queue": queue,
@@ -320,7 +323,7 @@ class AsyncClient:
             starts.append(start)
         now = asyncio.get_running_loop().time()
         ids = await self._starter.start_many(starts)
-        kind = workflow if isinstance(workflow, Workflow) else None
+        kind = None if isinstance(workflow, str) else workflow
         return [
             AsyncRun(self, run_id, start, kind, now if run_id is start.run_id else None)
             for start, run_id in zip(starts, ids, strict=True)
@@ -339,7 +342,7 @@ class AsyncClient:
         run_id: RunRef | None,
     ) -> Start:
         return prepare(
-            workflow if isinstance(workflow, Workflow) else await self._named(workflow),
+            await self._named(workflow) if isinstance(workflow, str) else workflow,
             value,
             key=key,
             labels=labels,

@@ -12,12 +12,11 @@ from collections.abc import Coroutine, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 from psycopg import Connection
 
-from kairos.authoring import Workflow
 from kairos.client.aio import AnyWorkflow, AsyncClient, AsyncRun, RunRef
 from kairos.client.starting import start_within_blocking
 from kairos.domain.duration import Duration
@@ -27,6 +26,9 @@ from kairos.domain.projection import RunState
 from kairos.domain.states import RunStatus
 from kairos.errors import KairosError
 from kairos.store.reader import RunInfo
+
+if TYPE_CHECKING:
+    from kairos.authoring import Workflow
 
 T = TypeVar("T")
 
@@ -160,7 +162,7 @@ class Client:
             return Run(self, self._do(given))
         start = self._do(self._inner._prepare(workflow, input, key, labels, queue, priority, ttl, key_ttl, run_id))
         found = start_within_blocking(connection, start)
-        kind = workflow if isinstance(workflow, Workflow) else None
+        kind = None if isinstance(workflow, str) else workflow
         return Run(self, AsyncRun(self._inner, found, start, kind))
 
     def start_many(

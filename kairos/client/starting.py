@@ -10,13 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from psycopg import AsyncConnection, Connection
 from psycopg.rows import tuple_row
 
-from kairos.authoring import Workflow
 from kairos.domain import canonical
 from kairos.domain.defaults import fill_defaults
 from kairos.domain.fingerprint import Definition
@@ -32,6 +31,9 @@ from kairos.store.connect import Session, prepare_adapters
 from kairos.store.failpoints import failpoint
 from kairos.store.history import put_definition
 from kairos.store.queries import query
+
+if TYPE_CHECKING:
+    from kairos.authoring import Workflow
 
 MAX_LABELS = 32
 MAX_TEXT = 256
@@ -109,7 +111,7 @@ def prepare(
         raise DefinitionError(f"priority={priority!r}: must be a whole number from 1 to 10; higher goes first")
     if queue is not None:
         check_name(queue, "queue")
-    if isinstance(workflow, Workflow):
+    if not isinstance(workflow, tuple):
         name, fingerprint, definition = workflow.name, workflow.fingerprint, workflow.definition
         payload = workflow.encode_input(value)
         queue, priority = queue or workflow.queue, priority or workflow.priority

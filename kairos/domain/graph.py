@@ -1,7 +1,8 @@
 """The shape of a workflow: steps, what each needs, and the policies that are pinned to every run.
 
 No functions here: a graph is data, stored with its fingerprint, so that any process can fold a run's log
-without the user's code. The only user of networkx.
+without the user's code. The only user of networkx, which takes longer to load than all else here: only what draws or
+sorts a graph loads it.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
-from typing import Any
-
-import networkx as nx
+from graphlib import CycleError, TopologicalSorter
+from typing import TYPE_CHECKING, Any
 
 from kairos.domain.retry import Retry
 from kairos.errors import DefinitionError
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 DEFAULT_TIMEOUT = timedelta(minutes=30)
 DEFAULT_QUEUE = "default"
@@ -107,15 +110,17 @@ class Graph:
             for name in spec.upstream:
                 if name not in steps:
                     raise DefinitionError(f"step {spec.name!r} waits for {name!r}, which is not a step")
-        graph = cls(workflow, dict(steps))
-        if not nx.is_directed_acyclic_graph(graph.to_networkx()):
-            edges = nx.find_cycle(graph.to_networkx())
-            path = " -> ".join([edges[0][0], *(edge[1] for edge in edges)])
-            raise DefinitionError(f"workflow {workflow!r} has a cycle: {path}", cycle=path)
-        return graph
+        try:
+            TopologicalSorter({name: spec.upstream for name, spec in steps.items()}).prepare()
+        except CycleError as exc:
+            path = " -> ".join(exc.args[1])
+            raise DefinitionError(f"workflow {workflow!r} has a cycle: {path}", cycle=path) from None
+        return cls(workflow, dict(steps))
 
     def to_networkx(self) -> nx.DiGraph[str]:
         """Edges point from upstream to downstream."""
+        import networkx as nx
+
         graph: nx.DiGraph[str] = nx.DiGraph()
         graph.add_nodes_from(self.steps)
         graph.add_edges_from((up, spec.name) for spec in self.steps.values() for up in spec.upstream)
@@ -153,6 +158,8 @@ class Graph:
     @cached_property
     def order(self) -> tuple[str, ...]:
         """A topological order; ties in order of definition."""
+        import networkx as nx
+
         position = {name: i for i, name in enumerate(self.steps)}
         return tuple(nx.lexicographical_topological_sort(self.to_networkx(), key=position.__getitem__))
 

@@ -97,6 +97,21 @@ def migrate(dsn: str, *, grant_to: str | None = None, retention: timedelta | Non
     return pending
 
 
+def is_current(dsn: str) -> bool:
+    """Whether the schema is what this version needs, as far as the role of `dsn` can see."""
+    with psycopg.connect(dsn, autocommit=True, application_name="kairos") as conn:
+        try:
+            check_schema(conn)
+        except (MigrationError, psycopg.errors.InsufficientPrivilege):
+            return False
+    return True
+
+
+def grants_checksum() -> str:
+    """What a role is granted, in this version of Kairos, as one hash."""
+    return sha256((query("grant_to_role") + query("grant_public")).encode()).hexdigest()
+
+
 def allow_own_tables(dsn: str, role: str) -> None:
     """Let the role of workers keep the user's own tables in schema public, as transactional steps need them."""
     with psycopg.connect(dsn, autocommit=True) as conn:

@@ -25,12 +25,40 @@ def python(code: str, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environ, timeout=60)
 
 
-def test_help_needs_no_heavy_module() -> None:
-    done = python(
-        "import sys\nfrom kairos.cli import entry\nassert entry.run(['--help']) == 0\n"
-        "print([m for m in ('psycopg', 'pydantic', 'networkx', 'orjson', 'watchfiles') if m in sys.modules])"
-    )
-    assert done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr
+HEAVY = ("psycopg", "pydantic", "networkx", "orjson", "watchfiles", "rich", "asyncio")
+RUN = "from kairos.cli import entry; assert entry.run({}) == 0"
+START = RUN.format(["run", "echo", "-i", '{"value": {}}'])
+EACH_COMMAND = {"psycopg", "orjson", "asyncio"}
+
+
+def heavy_modules(code: str, **env: str) -> set[str]:
+    """Those of HEAVY that a fresh process has loaded after this code."""
+    done = python(f"import sys\n{code}\nprint(*[m for m in {HEAVY} if m in sys.modules])", **env)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize(
+    ("code", "loaded"),
+    [
+        ("import kairos", set()),
+        (RUN.format(["--help"]), set()),
+        (RUN.format(["run", "--help"]), set()),
+        (RUN.format(["--version"]), set()),
+        ("import kairos; kairos.App", {"orjson", "pydantic"}),
+        ("import kairos; kairos.Client", {"asyncio", "orjson", "psycopg"}),
+        ("import kairos; kairos.Worker", {"asyncio", "orjson", "psycopg", "pydantic"}),
+    ],
+)
+def test_heavy_modules_are_loaded_by_what_uses_them(code: str, loaded: set[str]) -> None:
+    assert heavy_modules(code) == loaded
+
+
+def test_a_start_by_name_loads_neither_pydantic_nor_networkx(on_database: Kairos, database: TestDatabase) -> None:
+    assert on_database("run", "echo", "--app", "flows.py:app", "-i", '{"value": {}}').code == 0
+    env = {"KAIROS_DATABASE_URL": database.dsn}
+    assert heavy_modules(START, **env) == {*EACH_COMMAND, "rich"}
+    assert heavy_modules(RUN.format(["runs"]), **env) == {*EACH_COMMAND, "rich"}
 
 
 @pytest.mark.parametrize("command", COMMANDS)

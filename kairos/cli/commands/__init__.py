@@ -5,6 +5,7 @@ Nothing heavy is imported here: a command imports what does its work when it is 
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Annotated
 
 import typer
@@ -33,6 +34,16 @@ def root(
         raise typer.Exit
     if context.invoked_subcommand not in _TOLERANT:
         settings.read_all()
+
+
+def only(name: str) -> typer.Typer:
+    """The tree with this command alone, if it has it: typer reads the signature of each command that it is given."""
+    chosen = [c for c in app.registered_commands if c.callback is not None and (c.name or c.callback.__name__) == name]
+    if not chosen:
+        return app
+    pruned = copy(app)
+    pruned.registered_commands, pruned.registered_groups = chosen, []
+    return pruned
 
 
 start.register(app)

@@ -70,7 +70,7 @@ def config(*, app: o.AppSpec = None, json: o.Json = False) -> int:
 
 def version(*, json: o.Json = False) -> int:
     """The version of Kairos."""
-    from kairos.cli.configuration import show_version
+    from kairos.cli.release import show_version
 
     return show_version(as_json=json)
 
