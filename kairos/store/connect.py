@@ -180,6 +180,11 @@ class Session:
         except TimeoutError:
             await self.close()
             raise
+        except (psycopg.errors.DuplicatePreparedStatement, psycopg.errors.InvalidSqlStatementName) as exc:
+            raise DatabaseUnavailable(
+                "this connection goes through a pool in transaction mode, which gives each transaction another session",
+                hint="Give Kairos a direct connection, or a pool in session mode; `kairos doctor` tells more.",
+            ) from exc
 
     async def execute(self, name: str, params: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
         """Run one named query in its own transaction and return its rows."""
