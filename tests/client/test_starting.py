@@ -16,7 +16,7 @@ from psycopg.rows import dict_row
 from pydantic import BaseModel
 
 import kairos
-from kairos.client.starting import Start, first_body
+from kairos.client.starting import Start, first_body, new_run_id
 from kairos.domain.events import RunScheduled
 from kairos.domain.payload import Payload
 from kairos.store import codec
@@ -349,3 +349,10 @@ def test_what_is_known_of_a_fresh_run_is_what_the_database_says(database: TestDa
         fresh = run.info
         assert fresh == client.get_run(run.id).info
         assert client.start(orders, ORDER, key="k").id == run.id
+
+
+def test_ids_made_within_a_millisecond_are_in_the_order_of_their_making() -> None:
+    ids = [new_run_id() for _ in range(5000)]
+    assert ids == sorted(ids)
+    assert len({str(run_id)[:13] for run_id in ids}) < len(ids) / 2, "there were several in one millisecond"
+    assert len({str(run_id)[-8:] for run_id in ids[:100]}) == 100, "their ends tell them apart"

@@ -58,7 +58,8 @@ def test_a_preparation_that_was_interrupted_is_done_again(
     def interrupted(dsn: str, role: str) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(migrate, "allow_own_tables", interrupted)
-        Database(data_dir=folder / "data")
+        with pytest.raises(KeyboardInterrupt):
+            Database(data_dir=folder / "data")
     assert (runs(folder / "data"), len(migrations)) == (0, 2)
