@@ -34,6 +34,8 @@ from kairos.store.failpoints import failpoint
 from kairos.store.history import Conn, Definitions, History, Once, put_definition
 from kairos.store.listener import listen
 
+HELD_PER_SLOT = 10
+"""Runs in memory, for each body that may run at once."""
 KEEP_WORKERS = 7 * 86400.0
 """Seconds for which the rows of ended workers are kept for `kairos doctor`."""
 
@@ -189,8 +191,10 @@ class Worker:
                 await office.slots.freed.wait()
 
     def _room(self) -> int:
-        """Slots that no run in hand is about to take: those that have just finished a step mostly go on."""
-        return self.office.slots.free - len(self.owner.dirty)
+        """How many more runs to take: for the slots that no run in hand is about to use (those that have just
+        finished a step mostly go on), and never so many that runs which wait for a retry fill the memory."""
+        most = HELD_PER_SLOT * self.options.concurrency - len(self.owner.held)
+        return min(self.office.slots.free - len(self.owner.dirty), most)
 
     async def _claim(self) -> bool:
         """Take what there is room for. Whether there may be more: a busy worker asks again unasked."""

@@ -434,6 +434,27 @@ def test_logs_and_metrics_of_a_step_are_events_before_its_end(database: TestData
     run(main())
 
 
+def test_runs_that_wait_for_a_retry_do_not_fill_the_memory(database: TestDatabase) -> None:
+    app = kairos.App("t")
+
+    attempts: list[int] = []
+
+    @app.job(retry=kairos.Retry(attempts=2, base="1s", jitter=0))
+    async def failing(ctx: kairos.StepContext) -> None:
+        attempts.append(ctx.attempt)
+        raise OSError("not yet")
+
+    async def main() -> None:
+        async with working(app, database.dsn, concurrency=1), kairos.AsyncClient(database.dsn) as client:
+            runs = await client.start_many(failing, [None] * 30)
+            await until(lambda: 2 in attempts)
+            assert attempts.index(2) == 10  # the other 20 were not even claimed, though the only slot was free
+            for started in runs:
+                assert (await started.wait(30)).status == "FAILED"
+
+    run(main())
+
+
 def test_without_notify_a_worker_polls_and_keeps_no_connection_to_listen(database: TestDatabase) -> None:
     app = kairos.App("t")
 
