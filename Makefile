@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Most tests wait for processes and leases: two at a time, file by file, each half on a server of its own.
+PARALLEL ?= -n 2 --dist loadfile
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
@@ -23,13 +25,13 @@ demo: $(STAMP) ## Run the main job on the embedded Postgres: census, a crash, th
 	@$(BIN)/kairos demo
 
 test: $(STAMP) ## Run the tests (real Postgres, real processes killed)
-	@$(BIN)/python -m pytest -q $(TEST_FLAGS)
+	@$(BIN)/python -m pytest -q $(PARALLEL) $(TEST_FLAGS)
 
 test-slow: $(STAMP) ## The long versions of the randomized fault tests
 	@$(BIN)/python -m pytest -q -m slow $(TEST_FLAGS)
 
 coverage: $(STAMP) ## Run the tests and show what they do not reach
-	@$(BIN)/python -m pytest -q --cov=kairos --cov-report=term-missing:skip-covered $(TEST_FLAGS)
+	@$(BIN)/python -m pytest -q $(PARALLEL) --cov=kairos --cov-report=term-missing:skip-covered $(TEST_FLAGS)
 
 check: $(STAMP) ## Lint, types, layers: what a commit must pass
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

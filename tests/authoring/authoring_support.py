@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -83,3 +84,8 @@ def wait_until(condition: Callable[[], Any], *, within: float = 10) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not come true in time"
         time.sleep(0.002)
+
+
+def short_id(value: object) -> str:
+    """Names a parameter by its text, without addresses: ids must be the same in every process."""
+    return re.sub(" at 0x[0-9a-f]+", "", str(value))[:40]

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from authoring_support import new_workflow
+from authoring_support import new_workflow, short_id
 from pydantic import BaseModel, SecretStr
 
 from kairos.authoring import App, Redaction, Retry, Step
@@ -196,7 +196,7 @@ BAD_FUNCTIONS: list[tuple[Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("function", "message"), BAD_FUNCTIONS, ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize(("function", "message"), BAD_FUNCTIONS, ids=short_id)
 def test_what_cannot_be_a_step_is_refused(function: Any, message: str) -> None:
     wf = new_workflow()
     with pytest.raises(DefinitionError) as caught:

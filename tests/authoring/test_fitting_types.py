@@ -13,7 +13,7 @@ from typing import Annotated, Any, Generic, Literal, NamedTuple, NewType, Option
 
 import psycopg
 import pytest
-from authoring_support import new_workflow
+from authoring_support import new_workflow, short_id
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -199,7 +199,7 @@ MIGHT_WORK: list[tuple[Any, Any]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("producer", "consumer"), MIGHT_WORK, ids=str)
+@pytest.mark.parametrize(("producer", "consumer"), MIGHT_WORK, ids=short_id)
 def test_what_might_work_is_let_be(producer: Any, consumer: Any) -> None:
     assert not ValueType(consumer).never_reads(ValueType(producer))
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import pytest
+from authoring_support import short_id
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, computed_field, field_validator
@@ -140,7 +141,7 @@ STORABLE: list[tuple[Any, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("annotation", "value"), STORABLE, ids=lambda v: str(v)[:40])
+@pytest.mark.parametrize(("annotation", "value"), STORABLE, ids=short_id)
 def test_a_storable_value_comes_back_equal_and_of_its_type(annotation: Any, value: Any) -> None:
     back = round_trip(annotation, value)
     assert back == value
@@ -194,7 +195,7 @@ WRONG_TYPE: list[tuple[Any, Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("annotation", "value", "message"), WRONG_TYPE, ids=lambda v: str(v)[:40])
+@pytest.mark.parametrize(("annotation", "value", "message"), WRONG_TYPE, ids=short_id)
 def test_a_value_of_another_type_is_refused_with_the_reason(annotation: Any, value: Any, message: str) -> None:
     with pytest.raises(PayloadError) as caught:
         ValueType(annotation).encode(value)
