@@ -79,7 +79,7 @@ def test_an_app_that_does_not_exist_is_told_at_once(run_kairos: Kairos, place: P
 def test_dev_reloads_for_the_modules_of_the_app_alone(start_kairos: Start, place: Path) -> None:
     process = start_kairos("dev", *AT)
     process.says("ready")
-    process.says(f"watching  {re.escape(str(place))}  the modules that the app has loaded")
+    process.says(rf"watching  {re.escape(str(place))}\s+the modules that the app has\s+loaded")
     (place / "other.py").write_text("print('nobody imports this')")
     (place / "flows.py").write_text((place / "flows.py").read_text() + "\n")
     process.says(r"changed +flows\.py: reloading")
