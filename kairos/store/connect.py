@@ -106,8 +106,12 @@ def prepare_adapters(conn: AsyncConnection[Any] | Connection[Any]) -> None:
 async def open_async(dsn: str, name: str, **settings: str) -> AsyncConnection[Any]:
     """Open an autocommit connection with Kairos' session settings."""
     conn = await AsyncConnection.connect(check_dsn(dsn), autocommit=True, application_name=name)
-    prepare_adapters(conn)
-    await conn.execute(query("set_settings"), _settings(settings))
+    try:
+        prepare_adapters(conn)
+        await conn.execute(query("set_settings"), _settings(settings))
+    except BaseException:
+        await conn.close()  # a worker that stops cancels what is just being opened
+        raise
     return conn
 
 
@@ -117,8 +121,12 @@ def open_sync(dsn: str, name: str, **settings: str) -> Connection[Any]:
         conn = Connection.connect(check_dsn(dsn), autocommit=True, application_name=name)
     except psycopg.OperationalError as exc:
         raise unavailable(exc) from exc
-    prepare_adapters(conn)
-    conn.execute(query("set_settings"), _settings(settings))
+    try:
+        prepare_adapters(conn)
+        conn.execute(query("set_settings"), _settings(settings))
+    except BaseException:
+        conn.close()
+        raise
     return conn
 
 
