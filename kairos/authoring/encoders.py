@@ -6,7 +6,6 @@ already; and all others, which pydantic writes and which are read back at once t
 
 from __future__ import annotations
 
-import marshal
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import is_dataclass
@@ -84,27 +83,16 @@ def coders(annotation: Any, adapter: TypeAdapter[Any]) -> tuple[Encoder, Loader]
     return make(adapter), adapter.validator.validate_json
 
 
-def encode_any(value: Any) -> bytes:
-    """`canonical.encode`, several times faster for nested values."""
-    try:
-        # Marshal takes exactly the builtin types, so that it looks for all others at the speed of C. Its
-        # output is thrown away.
-        marshal.dumps(value)
-    except ValueError:
-        return canonical.encode(value)
-    return canonical.encode_plain(value)
-
-
 def _exact_encoder(kind: type, adapter: TypeAdapter[Any]) -> Encoder:
     if kind is float:
 
         def encode_float(value: Any) -> bytes:
-            return encode_any(value if type(value) is float else adapter.validate_python(value))
+            return canonical.encode(value if type(value) is float else adapter.validate_python(value))
 
         return encode_float
 
     def encode(value: Any) -> bytes:
-        return encode_any(value if type(value) is kind else adapter.validate_python(value))
+        return canonical.encode(value if type(value) is kind else adapter.validate_python(value))
 
     return encode
 
@@ -120,7 +108,7 @@ def _exact_loader(kind: type, adapter: TypeAdapter[Any]) -> Loader:
 def _native_encoder(adapter: TypeAdapter[Any]) -> Encoder:
     validate = adapter.validator.validate_python
     # Where everything has been checked by its type, the walk over the value has nothing left to find.
-    write = encode_any if "any" in _kinds(adapter.core_schema) else canonical.encode_plain
+    write = canonical.encode if "any" in _kinds(adapter.core_schema) else canonical.encode_plain
 
     def encode(value: Any) -> bytes:
         return write(validate(value))

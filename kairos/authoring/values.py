@@ -14,7 +14,7 @@ from pydantic.errors import PydanticUndefinedAnnotation
 from pydantic.json_schema import JsonSchemaMode
 
 from kairos.authoring.display import clean
-from kairos.authoring.encoders import Encoder, Loader, build_adapter, coders, encode_any, json_schema
+from kairos.authoring.encoders import Encoder, Loader, build_adapter, coders, json_schema
 from kairos.authoring.problems import describe_problems, type_label
 from kairos.authoring.redaction import PLACEHOLDER, Redactor
 from kairos.authoring.shapes import readable, written
@@ -40,7 +40,7 @@ class ValueType:
         self._schemas: dict[str, Any] = {}
         if annotation is Any or annotation is object:
             self._adapter: TypeAdapter[Any] | None = None
-            self._encode_json: Encoder = encode_any
+            self._encode_json: Encoder = canonical.encode
             self._load: Loader = canonical.decode
             return
         try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 from datetime import datetime, timedelta
-from itertools import islice
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -27,8 +26,6 @@ from kairos.store.queries import query
 
 MAX_RUNS = 500
 """Runs in one flush; more would make the first of them wait for the last."""
-
-
 GATHER = 128
 """Runs taken a step further at a stretch, while a flush is under way: then its answer gets a chance."""
 MIN_SPLIT = 64
@@ -38,7 +35,6 @@ MIN_SPLIT = 64
 class Flight(NamedTuple):
     """A flush that is under way."""
 
-    batch: Batch
     members: list[HeldRun]
     task: asyncio.Task[set[UUID] | None]
 
@@ -71,7 +67,8 @@ class Flusher:
                 flight = self._flight
                 if flight is not None and flight.task.done():
                     self._flight = None
-                    self._launch()  # first, so that Postgres has work while we see to what this one brought
+                    self._launch()
+                    await asyncio.sleep(0)  # it is sent first: Postgres works while we see to what this one brought
                     await self._land(flight)
                 while self.owner.dirty:
                     self._gather()
@@ -113,24 +110,21 @@ class Flusher:
             self.office.slots.freed.set()  # what is free now, no run in hand wants
 
     def _launch(self) -> None:
-        """Send what is staged."""
-        if not self._staged:
-            return
+        """Send what is staged, or a part of it."""
         limit = min(MAX_RUNS, max(MIN_SPLIT, (len(self.owner.held) + 1) // 2))
-        taken = list(islice(self._staged, limit))
-        for held in taken:
+        members: list[HeldRun] = []
+        for held in list(self._staged):
+            if len(members) == limit:
+                break
             del self._staged[held]
-        # What the slow lane has taken meanwhile, it decides again.
-        members = [held for held in taken if held.rows and not held.in_flight and not held.dropped]
+            if held.rows and not held.in_flight and not held.dropped:  # else the slow lane has it, or nobody
+                members.append(held)
+                held.in_flight = True
         if not members:
-            self._launch()
             return
-        for held in members:
-            held.in_flight = True
-        batch = _batch(members)
-        task = asyncio.create_task(self._send(batch, members))
+        task = asyncio.create_task(self._send(_batch(members), members))
         task.add_done_callback(self._wake)
-        self._flight = Flight(batch, members, task)
+        self._flight = Flight(members, task)
 
     def _wake(self, _: object) -> None:
         self.owner.wake_flusher.set()

@@ -40,7 +40,7 @@ from kairos.engine.leases import killed_by
 from kairos.engine.office import Office, log
 from kairos.errors import KairosError
 from kairos.store.codec import Row, first_hash
-from kairos.store.drive import OpenRun, drive, input_hash
+from kairos.store.drive import OpenRun, drive, input_hash, tokens_spent
 from kairos.store.failpoints import failpoint
 from kairos.store.history import Advanced, Conn, Once, catch_up, load_rows, load_run
 from kairos.store.queries import query
@@ -163,7 +163,7 @@ class Owner:
             starts, held.starting = held.starting, []
             for event in starts:
                 held.begun.add((event.step, event.attempt, event.token))
-                held.taken.append(StartStep(event.step, event.input_hash, above=_tokens_spent(held)))
+                held.taken.append(StartStep(event.step, event.input_hash, above=tokens_spent(held.open)))
                 self.bodies.begin(held, event)
             return True
         self.mark(held)
@@ -545,9 +545,3 @@ class Owner:
 
 def _due(held: HeldRun, now: datetime) -> list[str]:
     return [name for name, at in held.retries.items() if at <= now]
-
-
-def _tokens_spent(held: HeldRun) -> int:
-    """Tokens under which bodies may have begun without a trace: each earlier owner may have begun every root
-    step before its first flush, and died."""
-    return (held.open.epoch - 1) * len(held.open.state.graph.roots)

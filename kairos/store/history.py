@@ -18,13 +18,13 @@ from psycopg import AsyncConnection
 
 from kairos.domain import canonical
 from kairos.domain.commands import Command, Refusal
-from kairos.domain.events import Event, RunCancelled, RunExpired, RunFailed, RunScheduled, StepDone
+from kairos.domain.events import Event, RunCancelled, RunExpired, RunFailed, StepDone
 from kairos.domain.fingerprint import Definition
 from kairos.domain.payload import Payload
 from kairos.domain.projection import RunState, apply
 from kairos.errors import HistoryError, RunNotFound, StaleWrite
 from kairos.store.batch import Batch
-from kairos.store.codec import Row, decode, encode, first_hash
+from kairos.store.codec import Row, decode, first_hash
 from kairos.store.drive import OpenRun, drive
 from kairos.store.failpoints import failpoint
 from kairos.store.queries import query
@@ -264,8 +264,3 @@ async def fetch_payloads(conn: Conn, payloads: Iterable[Payload]) -> dict[str, b
     if missing := wanted - found.keys():
         raise HistoryError(f"blob {min(missing)} is missing from the database")
     return found
-
-
-def scheduled_row(run_id: UUID, event: RunScheduled, at: datetime) -> Row:
-    """The first row of a run."""
-    return encode(event, 1, at, first_hash(run_id))
