@@ -18,7 +18,8 @@ _STYLES: Final = {
     "run_done": "green", "run_failed": "red", "run_cancelled": "magenta", "run_expired": "yellow",
     "run_cancel_requested": "magenta", "step_started": "cyan", "step_done": "green", "step_failed": "yellow",
     "step_dead": "red", "step_expired": "yellow", "step_cancelled": "magenta", "lease_lost": "red",
-    "stale_write_rejected": "red", "log_emitted": "dim", "metric_emitted": "dim",
+    "stale_write_rejected": "red", "log_emitted": "dim", "metric_emitted": "dim", "effect_recorded": "blue",
+    "run_forked": "magenta", "steps_inherited": "green", "step_overridden": "magenta",
 }  # fmt: skip
 KIND_WIDTH: Final = max(len(kind) for kind in e.EVENT_TYPES)
 
@@ -81,6 +82,19 @@ def detail(event: Event, at: datetime) -> Text:
         case e.LogEmitted():
             fields = " ".join(f"{one_line(k)}={one_line(v, 60)}" for k, v in event.fields.items())
             return Text(f"{one_line(event.level)}: {one_line(event.message)}  {fields}".rstrip())
+        case e.EffectRecorded():
+            said = Text(f"{one_line(event.via)} {one_line(event.name)} #{event.ordinal}  {_took(event.duration_us)}  ")
+            if event.error is not None:
+                return said.append(one_line(event.error.summary))
+            return said.append(preview(event.result), "dim") if event.result is not None else said
+        case e.RunForked():
+            where = f"from {one_line(event.from_step)} of {event.parent} at #{event.parent_seq}"
+            return Text(f"{where}: {one_line(event.reason)}")
+        case e.StepsInherited():
+            names = ", ".join(one_line(name) for name in list(event.outputs)[:8])
+            return Text(f"{len(event.outputs)} from {event.run}: {names}{', ...' if len(event.outputs) > 8 else ''}")
+        case e.StepOverridden():
+            return Text("given by the author of the fork  ").append(preview(event.output), "dim")
         case _:
             assert_never(event)
 

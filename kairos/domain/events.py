@@ -205,6 +205,63 @@ class LogEmitted(Struct, frozen=True, kw_only=True, gc=False):
     fields: Mapping[str, Any] = field(default_factory=dict)
 
 
+class EffectRecorded(Struct, frozen=True, kw_only=True, gc=False):
+    """What the world answered inside a step: a retry and a replay are served from it. Result or error, never both.
+
+    `via` tells how it was asked for: `call`, `now`, `uuid`, `random` or `http`. `ordinal` counts the effects of
+    this name within the attempt from 1; `arguments` is what was asked with, None if that says nothing.
+    """
+
+    kind: ClassVar[str] = "effect_recorded"
+    step: str
+    attempt: int
+    token: int
+    name: str
+    ordinal: int
+    via: str
+    arguments: Payload | None = None
+    result: Payload | None = None
+    error: ErrorInfo | None = None
+    duration_us: int = 0
+
+
+class RunForked(Struct, frozen=True, kw_only=True, gc=False):
+    """This run continues another one from `from_step`. Always seq 2.
+
+    `parent` is the run that was forked, as it was at `parent_seq`; `root` the first ancestor. `edits` is what the
+    author changed, by path (`input.amount`, `reserve.warehouse`). The parent's log does not tell of its forks.
+    """
+
+    kind: ClassVar[str] = "run_forked"
+    parent: str
+    root: str
+    parent_seq: int
+    from_step: str
+    author: str
+    reason: str
+    edits: Mapping[str, Any] = field(default_factory=dict)
+
+
+class StepsInherited(Struct, frozen=True, kw_only=True, gc=False):
+    """These steps are done: another run did them. Nothing is copied.
+
+    `run` is the one in which they really ran; `outputs`: step -> (seq of the event there that holds its output, size
+    in bytes, sha256 in hex, whether it is stored as a blob).
+    """
+
+    kind: ClassVar[str] = "steps_inherited"
+    run: str
+    outputs: Mapping[str, tuple[int, int, str, bool]]
+
+
+class StepOverridden(Struct, frozen=True, kw_only=True, gc=False):
+    """The step is done with an output that the author of the fork gave; it does not run."""
+
+    kind: ClassVar[str] = "step_overridden"
+    step: str
+    output: Payload
+
+
 Event = (
     RunScheduled
     | RunStarted
@@ -224,6 +281,10 @@ Event = (
     | StaleWriteRejected
     | MetricEmitted
     | LogEmitted
+    | EffectRecorded
+    | RunForked
+    | StepsInherited
+    | StepOverridden
 )
 
 EVENT_TYPES: Mapping[str, type[Event]] = {cls.kind: cls for cls in Event.__args__}

@@ -15,7 +15,8 @@ class Payload(Struct, frozen=True, eq=False, gc=False):
     """A value as canonical JSON bytes, `size` bytes long.
 
     `inline` holds the bytes of a short value. A long one has `sha256` (64 hex digits) instead, and `data`
-    if this process happens to hold the bytes. Equal if they stand for the same bytes.
+    if this process happens to hold the bytes. One that a fork inherited and that is short has neither: `origin` is
+    the (run id, seq) of the event that holds it. Equal if they stand for the same bytes.
     """
 
     inline: bytes | None
@@ -23,6 +24,7 @@ class Payload(Struct, frozen=True, eq=False, gc=False):
     size: int
     data: bytes | None = None
     _digest: str | None = None
+    origin: tuple[str, int] | None = None
 
     @classmethod
     def of(cls, raw: bytes) -> Payload:
@@ -37,6 +39,11 @@ class Payload(Struct, frozen=True, eq=False, gc=False):
         """Refer to bytes that are stored as a blob."""
         return cls(None, digest, size)
 
+    @classmethod
+    def inherited(cls, run: str, seq: int, size: int, digest: str, is_blob: bool) -> Payload:
+        """Refer to the output that event `seq` of another run holds, itself or as a blob."""
+        return cls(None, digest if is_blob else None, size, None, digest, (run, seq))
+
     @property
     def digest(self) -> str:
         """sha256 of the bytes, in hex; inline or not."""
@@ -49,15 +56,17 @@ class Payload(Struct, frozen=True, eq=False, gc=False):
 
     def with_data(self, raw: bytes) -> Payload:
         """The same payload, holding its bytes."""
-        return Payload(self.inline, self.sha256, self.size, raw)
+        return Payload(self.inline, self.sha256, self.size, raw, self._digest, self.origin)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Payload):
             return NotImplemented
-        return (self.inline, self.sha256, self.size) == (other.inline, other.sha256, other.size)
+        if self.origin is None and other.origin is None:
+            return (self.inline, self.sha256, self.size) == (other.inline, other.sha256, other.size)
+        return self.digest == other.digest
 
     def __hash__(self) -> int:
-        return hash((self.inline, self.sha256, self.size))
+        return hash(self.digest)
 
     def __repr__(self) -> str:
         return f"Payload(inline={self.inline!r}, sha256={self.sha256!r}, size={self.size})"

@@ -15,6 +15,7 @@ from msgspec import Struct, field
 
 from kairos.domain.error_info import ErrorInfo
 from kairos.domain.events import (
+    EffectRecorded,
     LeaseLost,
     LogEmitted,
     MetricEmitted,
@@ -24,6 +25,7 @@ from kairos.domain.events import (
     RunDone,
     RunExpired,
     RunFailed,
+    RunForked,
     RunScheduled,
     RunStarted,
     StaleWriteRejected,
@@ -32,6 +34,8 @@ from kairos.domain.events import (
     StepDone,
     StepExpired,
     StepFailed,
+    StepOverridden,
+    StepsInherited,
     StepStarted,
     TimerFired,
 )
@@ -62,7 +66,8 @@ class StepState(Struct, gc=False):
         attempt: attempts begun so far; `failures`: how many of them failed (these count against Retry);
             `losses`: how many ended with their worker; `crashes`: losses while running alone.
         token: fence of the current or last attempt.
-        done_seq: seq of the event that holds `output`.
+        done_seq: seq of the event that made it DONE.
+        effects: (name, ordinal) -> the effect that succeeded, of any attempt so far; None before the first.
         reason: why it is DEAD, EXPIRED or CANCELLED.
     """
 
@@ -83,6 +88,7 @@ class StepState(Struct, gc=False):
     started_at: datetime | None = None
     finished_at: datetime | None = None
     reason: str | None = None
+    effects: dict[tuple[str, int], EffectRecorded] | None = None
 
 
 class RunState(Struct, gc=False):
@@ -93,6 +99,7 @@ class RunState(Struct, gc=False):
         active: steps that are SCHEDULED, RUNNING, FAILED or WAITING; `running`: RUNNING ones;
             `undone`: steps not DONE or SKIPPED. Counters, so that no rule ever scans all steps.
         ready: steps that are SCHEDULED, in the order in which they became so.
+        forked: what this run continues, if it is a fork.
         token: the last fence given to an attempt; each start takes the next, so no two attempts share one.
     """
 
@@ -125,6 +132,7 @@ class RunState(Struct, gc=False):
     running: int = 0
     undone: int = 0
     stale_writes: int = 0
+    forked: RunForked | None = None
 
     def steps_in(self, *statuses: StepStatus) -> list[str]:
         """Names of the steps in any of these statuses, in order of definition."""
@@ -205,6 +213,20 @@ def apply(state: RunState, recorded: Recorded) -> None:
             state.stale_writes += 1
         case MetricEmitted() | LogEmitted():
             pass
+        case EffectRecorded(step=name):
+            step = _at_attempt(state, name, event.token, event.attempt, event.kind)
+            if step.status is not StepStatus.RUNNING:
+                raise HistoryError(f"run {state.run_id}: an effect of {name!r}, which is {step.status}", step=name)
+            if event.error is None:
+                step.effects = {} if step.effects is None else step.effects
+                step.effects[event.name, event.ordinal] = event
+        case StepsInherited():
+            for name, entry in event.outputs.items():
+                _inherit(state, name, "step_inherited", Payload.inherited(event.run, *entry), recorded)
+        case StepOverridden(step=name, output=output):
+            _inherit(state, name, event.kind, output, recorded)
+        case RunForked():
+            state.forked = event
         case _:
             assert_never(event)
     state.seq = recorded.seq
@@ -223,6 +245,13 @@ def _begin(state: RunState, event: RunScheduled, at: datetime) -> None:
     state.undone = len(state.steps)
     for name in state.graph.roots:
         _move(state, name, "upstream_done").scheduled_at = at
+
+
+def _inherit(state: RunState, name: str, kind: str, output: Payload, recorded: Recorded) -> None:
+    step = _move(state, name, kind)
+    step.output, step.done_seq, step.finished_at = output, recorded.seq, recorded.at
+    state.undone -= 1
+    _release_downstream(state, name, recorded.at)
 
 
 def _release_downstream(state: RunState, name: str, at: datetime) -> None:
@@ -251,13 +280,20 @@ def _move(state: RunState, name: str, kind: str) -> StepState:
 
 
 def _move_attempt(state: RunState, name: str, token: int, attempt: int, kind: str) -> StepState:
+    _at_attempt(state, name, token, attempt, kind)
+    return _move(state, name, kind)
+
+
+def _at_attempt(state: RunState, name: str, token: int, attempt: int, kind: str) -> StepState:
     step = state.steps.get(name)
-    if step is not None and (step.token != token or step.attempt != attempt):
+    if step is None:
+        raise HistoryError(f"run {state.run_id}: {kind} names {name!r}, which is not a step of its definition")
+    if step.token != token or step.attempt != attempt:
         raise HistoryError(
             f"run {state.run_id}: {kind} of {name!r} carries attempt {attempt}, token {token}; "
             f"the current ones are {step.attempt} and {step.token}"
         )
-    return _move(state, name, kind)
+    return step
 
 
 def _move_run(state: RunState, kind: str) -> None:

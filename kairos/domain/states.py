@@ -87,9 +87,12 @@ _S, _R = StepStatus, RunStatus
 STEP_TRANSITIONS: Mapping[tuple[StepStatus, str], StepStatus] = {
     (_S.PENDING, "upstream_done"): _S.SCHEDULED,
     (_S.PENDING, "step_inherited"): _S.DONE,
+    (_S.PENDING, "step_overridden"): _S.DONE,
     (_S.PENDING, "step_skipped"): _S.SKIPPED,
     (_S.PENDING, "step_cancelled"): _S.CANCELLED,
     (_S.SCHEDULED, "step_started"): _S.RUNNING,
+    (_S.SCHEDULED, "step_inherited"): _S.DONE,
+    (_S.SCHEDULED, "step_overridden"): _S.DONE,
     (_S.SCHEDULED, "step_expired"): _S.EXPIRED,
     (_S.SCHEDULED, "step_skipped"): _S.SKIPPED,
     (_S.SCHEDULED, "step_cancelled"): _S.CANCELLED,
@@ -107,7 +110,8 @@ STEP_TRANSITIONS: Mapping[tuple[StepStatus, str], StepStatus] = {
     (_S.FAILED, "step_cancelled"): _S.CANCELLED,
     (_S.DEAD, "step_requeued"): _S.SCHEDULED,
 }
-"""(from, what happened) -> to, for steps. `upstream_done` is derived by the fold; the rest are event kinds."""
+"""(from, what happened) -> to, for steps. `upstream_done` is derived by the fold, `step_inherited` is one step of a
+`steps_inherited`; the rest are event kinds."""
 
 RUN_TRANSITIONS: Mapping[tuple[RunStatus, str], RunStatus] = {
     (_R.SCHEDULED, "run_started"): _R.RUNNING,

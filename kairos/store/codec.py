@@ -34,6 +34,14 @@ UPCASTERS: Mapping[tuple[str, int], Callable[[dict[str, Any]], dict[str, Any]]] 
 later ones have `"v": n`. Old events live for ever, so entries are never removed."""
 
 
+_PAYLOADS = {
+    "run_scheduled": ("input",),
+    "step_done": ("output",),
+    "step_overridden": ("output",),
+    "effect_recorded": ("arguments", "result"),
+}
+
+
 class Row(Struct, frozen=True, gc=False):
     """One event as stored."""
 
@@ -150,6 +158,26 @@ def _body(event: Event) -> dict[str, Any]:
         case events.LogEmitted():
             body = {"level": event.level, "message": event.message}
             return body | ({"fields": dict(event.fields)} if event.fields else {})
+        case events.EffectRecorded():
+            body = {"name": event.name, "ordinal": event.ordinal, "via": event.via, "duration_us": event.duration_us}
+            for name, payload in (("arguments", event.arguments), ("result", event.result)):
+                if payload is not None:
+                    body |= _payload(name, payload)
+            return body | ({"error": event.error.to_json()} if event.error is not None else {})
+        case events.RunForked():
+            body = {
+                "parent": event.parent,
+                "root": event.root,
+                "parent_seq": event.parent_seq,
+                "from_step": event.from_step,
+                "author": event.author,
+                "reason": event.reason,
+            }
+            return body | ({"edits": dict(event.edits)} if event.edits else {})
+        case events.StepsInherited():
+            return {"run": event.run, "outputs": {name: list(entry) for name, entry in event.outputs.items()}}
+        case events.StepOverridden():
+            return _payload("output", event.output)
         case _:
             assert_never(event)
 
@@ -178,7 +206,7 @@ def decode(row: Row) -> Recorded:
 
 
 def _event(row: Row, data: dict[str, Any]) -> Event:
-    for name in ("input", "output"):
+    for name in _PAYLOADS.get(row.kind, ()):
         if name in data:
             raw = canonical.encode_trusted(data[name])
             data[name] = Payload(raw, None, len(raw), raw)  # inline as it was stored, whatever the limit is today
@@ -188,11 +216,14 @@ def _event(row: Row, data: dict[str, Any]) -> Event:
     for name in ("retry_at", "expires_at"):
         if name in data:
             data[name] = _UNIX + timedelta(microseconds=data[name])
-    if row.kind == "step_failed":
+    if "error" in data:
         data["error"] = ErrorInfo.from_json(data["error"])
+    if row.kind == "step_failed":
         data.setdefault("retry_at", None)
     if row.kind == "run_failed":
         data["steps"] = tuple(data["steps"])
+    if row.kind == "steps_inherited":
+        data["outputs"] = {name: tuple(entry) for name, entry in data["outputs"].items()}
     kind = EVENT_TYPES[row.kind]
     fields = kind.__struct_fields__
     for name, value in (("step", row.step), ("attempt", row.attempt), ("token", row.token)):

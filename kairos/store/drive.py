@@ -87,7 +87,7 @@ def input_hash(state: RunState, step: str) -> str:
     text = state.input.digest.encode()
     for parameter, above in state.graph.inputs[step]:
         output = state.steps[above].output
-        # The bytes of a short value, the hash of a long one: what its event holds too.
-        value = b"" if output is None else (output.sha256 or "").encode() if output.inline is None else output.inline
+        # The bytes of a short value, the hash of a long or an inherited one: what its event holds too.
+        value = b"" if output is None else output.digest.encode() if output.inline is None else output.inline
         text = b"%b\n%b=%b" % (text, parameter.encode(), value)
     return sha256(text).hexdigest()[:16]

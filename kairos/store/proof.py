@@ -8,7 +8,16 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from kairos.domain.events import Recorded, RunDone, RunScheduled, StepDone
+from kairos.domain.events import (
+    EffectRecorded,
+    Event,
+    Recorded,
+    RunDone,
+    RunScheduled,
+    StepDone,
+    StepOverridden,
+    StepsInherited,
+)
 from kairos.domain.fingerprint import Definition
 from kairos.domain.payload import Payload
 from kairos.domain.projection import RunState, apply
@@ -134,13 +143,25 @@ def check_run(
             found("illegal", f"the rules do not allow {row.kind} here: {exc.message}", row.seq)
             return payloads
         events[row.seq] = recorded
-        if isinstance(recorded.event, RunScheduled):
-            payloads.append((head.run_id, row.seq, recorded.event.input))
-        elif isinstance(recorded.event, StepDone):
-            payloads.append((head.run_id, row.seq, recorded.event.output))
+        payloads += [(head.run_id, row.seq, payload) for payload in payloads_of(recorded.event)]
     for problem in (*_check_projection(head, state), *_check_tasks(head, state), *_check_outputs(events)):
         found(*problem)
     return payloads
+
+
+def payloads_of(event: Event) -> list[Payload]:
+    """The values that an event holds or refers to."""
+    match event:
+        case RunScheduled():
+            return [event.input]
+        case StepDone() | StepOverridden():
+            return [event.output]
+        case EffectRecorded():
+            return [payload for payload in (event.arguments, event.result) if payload is not None]
+        case StepsInherited():
+            return [Payload.inherited(event.run, *entry) for entry in event.outputs.values()]
+        case _:
+            return []
 
 
 _Found = tuple[str, str] | tuple[str, str, int]
@@ -225,5 +246,6 @@ def _check_outputs(events: dict[int, Recorded]) -> Iterable[_Found]:
         return
     for step, seq in last.outputs.items():
         event = events[seq].event if seq in events else None
-        if not isinstance(event, StepDone) or event.step != step:
+        holds = step in event.outputs if isinstance(event, StepsInherited) else getattr(event, "step", None) == step
+        if not isinstance(event, StepDone | StepOverridden | StepsInherited) or not holds:
             yield "output", f"the output of {step!r} should be event {seq}, which is something else", max(events)

@@ -16,6 +16,7 @@ from kairos.domain import canonical, payload
 from kairos.domain.error_info import ErrorInfo, Frame
 from kairos.domain.events import (
     EVENT_TYPES,
+    EffectRecorded,
     Event,
     LeaseLost,
     LogEmitted,
@@ -26,6 +27,7 @@ from kairos.domain.events import (
     RunDone,
     RunExpired,
     RunFailed,
+    RunForked,
     RunStarted,
     StaleWriteRejected,
     StepCancelled,
@@ -33,6 +35,8 @@ from kairos.domain.events import (
     StepDone,
     StepExpired,
     StepFailed,
+    StepOverridden,
+    StepsInherited,
     StepStarted,
     TimerFired,
 )
@@ -103,6 +107,21 @@ BODIES: list[tuple[Event, str]] = [
     (MetricEmitted(**WHO, name="n", value=1.5), '{"name":"n","value":1.5}'),
     (MetricEmitted(**WHO, name="n", value=1.5, labels={"k": "v"}), '{"labels":{"k":"v"},"name":"n","value":1.5}'),
     (LogEmitted(**WHO, level="info", message="m"), '{"level":"info","message":"m"}'),
+    (
+        EffectRecorded(**WHO, name="tax", ordinal=2, via="call", arguments=OUTPUT, result=BLOB, duration_us=9),
+        '{"arguments":{"ok":true},"duration_us":9,"name":"tax","ordinal":2,"result_blob":{"sha256":'
+        '"bd752ecad52fb02540c855864234ec6479fba3cb8278ebe0e97b612c6b326600","size":1025},"via":"call"}',
+    ),
+    (
+        EffectRecorded(**WHO, name="tax", ordinal=1, via="http", error=BOOM),
+        '{"duration_us":0,"error":{"message":"boom","type":"builtins.ValueError"},"name":"tax","ordinal":1,"via":"http"}',
+    ),
+    (
+        RunForked(parent="p", root="r", parent_seq=7, from_step="a", author="ann", reason="x", edits={"input.n": 1}),
+        '{"author":"ann","edits":{"input.n":1},"from_step":"a","parent":"p","parent_seq":7,"reason":"x","root":"r"}',
+    ),
+    (StepsInherited(run="p", outputs={"a": (3, 11, "00ff", False)}), '{"outputs":{"a":[3,11,"00ff",false]},"run":"p"}'),
+    (StepOverridden(step="a", output=OUTPUT), '{"output":{"ok":true}}'),
     (
         LogEmitted(**WHO, level="info", message="m", fields={"n": [1, None]}),
         '{"fields":{"n":[1,null]},"level":"info","message":"m"}',

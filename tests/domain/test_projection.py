@@ -11,6 +11,7 @@ from run_stories import BOOM, NOON, OUTPUT, RUN_ID, SECOND, Story, graph_of, sch
 
 from kairos.domain.events import (
     EVENT_TYPES,
+    EffectRecorded,
     Event,
     LeaseLost,
     LogEmitted,
@@ -21,6 +22,7 @@ from kairos.domain.events import (
     RunDone,
     RunExpired,
     RunFailed,
+    RunForked,
     RunStarted,
     StaleWriteRejected,
     StepCancelled,
@@ -28,6 +30,8 @@ from kairos.domain.events import (
     StepDone,
     StepExpired,
     StepFailed,
+    StepOverridden,
+    StepsInherited,
     StepStarted,
     TimerFired,
 )
@@ -58,6 +62,10 @@ def examples(step: str = "a", attempt: int = 1, token: int = 1) -> dict[str, Eve
         StaleWriteRejected(**who, worker="w1", what="step_done"),
         MetricEmitted(**who, name="rows", value=1),
         LogEmitted(**who, level="info", message="x"),
+        EffectRecorded(**who, name="x", ordinal=1, via="call", result=OUTPUT),
+        RunForked(parent="p", root="p", parent_seq=4, from_step=step, author="ann", reason="x"),
+        StepsInherited(run="p", outputs={step: (3, 11, "00ff", False)}),
+        StepOverridden(step=step, output=OUTPUT),
     ]
     return {event.kind: event for event in every}
 
@@ -83,7 +91,11 @@ def take(state: RunState, event: Event, after: timedelta = SECOND) -> None:
 
 def test_there_is_an_example_of_every_kind() -> None:
     assert examples().keys() == EVENT_TYPES.keys()
-    assert {"run_cancel_requested", "stale_write_rejected", "metric_emitted", "log_emitted"} == MOVES_NOTHING
+    assert {"run_cancel_requested", "stale_write_rejected", "metric_emitted", "log_emitted"} | {
+        "effect_recorded",
+        "run_forked",
+        "steps_inherited",  # moves by `step_inherited`, each of its steps
+    } == MOVES_NOTHING
 
 
 @pytest.mark.parametrize("kind", sorted(MOVES_A_STEP))
@@ -188,11 +200,37 @@ def test_a_step_that_is_not_in_the_definition_is_refused_by_name(kind: str) -> N
         take(state, examples("ghost")[kind])
 
 
-@pytest.mark.parametrize("kind", sorted(MOVES_NOTHING))
+@pytest.mark.parametrize("kind", ["steps_inherited", "step_overridden"])
+def test_a_fork_begins_with_steps_that_are_done_and_releases_what_waits_for_them(kind: str) -> None:
+    state = Story(graph_of(a="", b="a", c="b")).state
+    take(state, examples()[kind])
+    assert [step.status for step in state.steps.values()] == [StepStatus.DONE, StepStatus.SCHEDULED, StepStatus.PENDING]
+    assert (list(state.ready), state.undone, state.active, state.steps["a"].done_seq) == (["b"], 2, 1, 2)
+    output = state.steps["a"].output
+    assert output is not None
+    if kind == "steps_inherited":
+        assert (output.data, output.origin, output.digest, output.size) == (None, ("p", 3), "00ff", 11)
+    with pytest.raises(InvalidTransition):
+        take(state, examples()[kind])
+
+
+def test_an_effect_is_kept_for_the_attempts_that_follow_and_an_error_is_not() -> None:
+    state = with_step_in(StepStatus.RUNNING)
+    take(state, examples()["effect_recorded"])
+    take(state, EffectRecorded(step="a", attempt=1, token=1, name="x", ordinal=2, via="call", error=BOOM))
+    effects = state.steps["a"].effects
+    assert effects is not None
+    assert list(effects) == [("x", 1)]
+    with pytest.raises(HistoryError, match="carries attempt 9"):
+        take(state, EffectRecorded(step="a", attempt=9, token=1, name="x", ordinal=2, via="call", result=OUTPUT))
+
+
+@pytest.mark.parametrize("kind", sorted(MOVES_NOTHING - {"steps_inherited"}))
 def test_evidence_and_reports_move_nothing(kind: str) -> None:
     state = with_step_in(StepStatus.RUNNING)
     before = copy.deepcopy(state)
     take(state, examples()[kind])
+    state.steps["a"].effects = None  # what the world said is kept; it moves nothing
     assert (state.status, state.steps, state.ready) == (before.status, before.steps, before.ready)
 
 

@@ -24,9 +24,12 @@ STEP_TABLE = """
     from       what happened    to
     PENDING    upstream_done    SCHEDULED
     PENDING    step_inherited   DONE
+    PENDING    step_overridden  DONE
     PENDING    step_skipped     SKIPPED
     PENDING    step_cancelled   CANCELLED
     SCHEDULED  step_started     RUNNING
+    SCHEDULED  step_inherited   DONE
+    SCHEDULED  step_overridden  DONE
     SCHEDULED  step_expired     EXPIRED
     SCHEDULED  step_skipped     SKIPPED
     SCHEDULED  step_cancelled   CANCELLED
