@@ -28,6 +28,7 @@ from kairos.diagnosis import (
 )
 from kairos.errors import ConfigError, DatabaseUnavailable, MigrationError
 from kairos.store.connect import Session
+from kairos.store.partitions import time_of
 from kairos.store.probing import probe_session
 from kairos.store.reader import Reader
 
@@ -79,6 +80,8 @@ async def _examine(database: Database) -> list[Finding]:
 
 async def _read(reader: Reader, pooler: PoolerFacts, is_embedded: bool) -> SystemFacts:
     ask = reader.session.execute
+    partitions = await ask("list_partitions")
+    ends = [time_of(row[2]) for row in partitions if row[2] is not None]
     return SystemFacts(
         now=(await ask("read_clock"))[0][0],
         kairos=__version__,
@@ -92,6 +95,8 @@ async def _read(reader: Reader, pooler: PoolerFacts, is_embedded: bool) -> Syste
         transactions=[(row[0], row[1], row[2], row[3]) for row in await ask("long_transactions")],
         sees_all_sessions=(await ask("sees_all_sessions"))[0][0],
         statuses={row[0]: row[1] for row in await ask("count_statuses")},
+        partitioned_until=max(ends, default=None),
+        default_bytes=sum(row[3] for row in partitions if row[1] is None),
     )
 
 

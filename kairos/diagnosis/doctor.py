@@ -13,6 +13,8 @@ from kairos.domain.duration import format_duration
 
 RECENT: Final = timedelta(hours=1)
 """Deaths before this are history, not news."""
+SOON: Final = timedelta(hours=2)
+"""Partitions are made for four stretches ahead, each of an hour at least: less than this means that nobody does."""
 SLOW_LOOP: Final = 1.0
 LONG_WAIT: Final = timedelta(minutes=1)
 
@@ -194,6 +196,19 @@ def _runs(facts: SystemFacts) -> Iterator[Finding]:
         yield Finding("without_task", "error", title, hint, {"runs": list(facts.without_task)})
 
 
+def _partitions(facts: SystemFacts) -> Iterator[Finding]:
+    until = facts.partitioned_until
+    if until is not None and until - facts.now < SOON:
+        what = (
+            f"ended {ago(until, facts.now)}" if until <= facts.now else f"end in {format_duration(until - facts.now)}"
+        )
+        title = (
+            f"the partitions of the log {what}; runs after that go to the default one ({facts.default_bytes:,} bytes)"
+        )
+        hint = "Run `kairos retention` daily, as the owner of the schema: it makes those of the time to come."
+        yield Finding("partitions", "warning", title, hint, {"until": until.isoformat()})
+
+
 # -- all is well ----------------------------------------------------------------------------------------------
 
 
@@ -223,6 +238,11 @@ def _queues_well(facts: SystemFacts) -> str:
     return f"{_tasks(waiting)} waiting, all of them served" if waiting else "nothing waits"
 
 
+def _partitions_well(facts: SystemFacts) -> str:
+    until = facts.partitioned_until
+    return f"the log has partitions until {until:%Y-%m-%d %H:%M} UTC" if until else "the log has its default partition"
+
+
 def _runs_well(facts: SystemFacts) -> str:
     counts = ", ".join(f"{count:,} {status.lower()}" for status, count in sorted(facts.statuses.items()))
     return f"every run that goes on has a task ({counts})" if counts else "no runs yet"
@@ -238,4 +258,5 @@ CHECKS: Sequence[tuple[Check, Callable[[SystemFacts], str]]] = (
     (_versions, lambda facts: "live workers agree on the version of each workflow"),
     (_queues, _queues_well),
     (_runs, _runs_well),
+    (_partitions, _partitions_well),
 )

@@ -91,6 +91,8 @@ class SystemFacts:
         sees_all_sessions: whether `transactions` holds those of other roles too.
         statuses: run status -> how many.
         kairos: version of the Kairos that asks.
+        partitioned_until: the log has partitions for runs that are created before then; None: it has none.
+        default_bytes: size of the partition that takes all the others.
     """
 
     now: datetime
@@ -105,6 +107,8 @@ class SystemFacts:
     transactions: Sequence[tuple[int, str, str, float]] = ()
     sees_all_sessions: bool = True
     statuses: Mapping[str, int] = field(default_factory=dict)
+    partitioned_until: datetime | None = None
+    default_bytes: int = 0
 
     @property
     def live(self) -> list[WorkerHealth]:

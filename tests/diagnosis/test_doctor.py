@@ -24,6 +24,7 @@ HEALTHY = SystemFacts(
     waiting=[Waiting("story", "default", VERSION, 3, NOON - SECOND)],
     versions={VERSION: "story", OTHER: "story"},
     statuses={"DONE": 1200, "RUNNING": 1},
+    partitioned_until=NOON + timedelta(hours=2),
 )
 
 
@@ -55,6 +56,7 @@ def test_a_healthy_system_is_well_in_every_respect() -> None:
         "live workers agree on the version of each workflow",
         "3 tasks waiting, all of them served",
         "every run that goes on has a task (1,200 done, 1 running)",
+        "the log has partitions until 2026-03-01 14:00 UTC",
     ]
 
 
@@ -116,3 +118,12 @@ def test_two_versions_at_work_are_drift() -> None:
 def test_no_worker_is_fine_as_long_as_nothing_waits() -> None:
     assert ailing(workers=[], waiting=[]) == []
     assert [finding.code for finding in ailing(workers=[])] == ["unserved_no_worker"]
+
+
+def test_the_end_of_the_partitions_is_announced_while_there_is_time() -> None:
+    assert ailing(partitioned_until=None) == []
+    [soon] = ailing(partitioned_until=NOON + timedelta(hours=2) - SECOND)
+    assert (soon.code, soon.severity) == ("partitions", "warning")
+    assert soon.title == "the partitions of the log end in 1h 59m; runs after that go to the default one (0 bytes)"
+    [late] = ailing(partitioned_until=NOON - timedelta(days=3), default_bytes=81920)
+    assert late.title.startswith("the partitions of the log ended 3d ago; runs after that go to the default one (81,9")
