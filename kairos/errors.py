@@ -16,6 +16,7 @@ The tree:
       RunFailed / RunCancelled / RunExpired      what `Run.output` raises when a run ended badly
       WaitTimeout            `Run.wait(timeout=...)` ran out; the run goes on
       StepTimeout            an attempt took longer than its `timeout`
+      EffectMismatch         a retried step asks for other effects than it has recorded
       SecretError            a secret reference could not be resolved
       HistoryError           a log cannot be read: gap, unknown kind, broken chain
       MigrationError         the schema is newer, older, or was changed by hand
@@ -121,6 +122,18 @@ class WaitTimeout(KairosError, TimeoutError):
 
 class StepTimeout(KairosError, TimeoutError):
     """An attempt took longer than the step's timeout."""
+
+
+class EffectMismatch(KairosError):
+    """A step asks for an effect with other arguments than the one recorded in its place. Not tried again.
+
+    Attributes: `effect` (its name), `ordinal`, `old` and `new` (what is recorded, what is asked for), as text.
+    """
+
+    hint = (
+        "Between two effects a step must do the same each time: take the time, ids and random numbers from ctx.now(), "
+        "ctx.uuid() and ctx.random(). Where effects run side by side, give each a name of its own."
+    )
 
 
 class SecretError(KairosError):

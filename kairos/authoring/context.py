@@ -8,14 +8,22 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
+from uuid import UUID
 
 from kairos.authoring.display import clean, shorten, show
 from kairos.authoring.redaction import PLACEHOLDER, Redaction, Redactor
 from kairos.domain import canonical
-from kairos.errors import PayloadError
+from kairos.errors import EffectMismatch, PayloadError
+
+if TYPE_CHECKING:
+    from kairos.authoring.effects import EffectJournal, Effects
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 MAX_LOG_LINES = 1_000
 MAX_METRICS = 10_000
@@ -77,6 +85,7 @@ class StepContext:
     _reason: str | None = None
     _open = True
     _lines = _dropped = _metrics = 0
+    _effects: Effects | None = None
 
     def __init__(
         self,
@@ -89,7 +98,9 @@ class StepContext:
         app: str,
         sink: ContextSink,
         redaction: Redaction | None = None,
+        journal: Callable[[], EffectJournal] | None = None,
     ) -> None:
+        """`journal` is called when the step first asks for an effect; without one, effects are not recorded."""
         self.run_id = run_id
         self.step = step
         self.attempt = attempt
@@ -98,6 +109,7 @@ class StepContext:
         self.app = app
         self.redactor = Redactor(redaction)
         self._sink = sink
+        self._journal = journal
         self._lock = threading.Lock()
 
     @property
@@ -152,6 +164,74 @@ class StepContext:
                 )
             self._metrics += 1
             self._sink.metric(record)
+
+    @overload
+    def call(
+        self, name: str, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, T]: ...
+
+    @overload
+    def call(self, name: str, fn: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Any: ...
+
+    def call(self, name: str, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Call `fn(*args, **kwargs)` once for this run, and record what it returns: `ctx.call("charge", pay, 990)`.
+
+        In an async step: `await ctx.call(...)`, whether `fn` is async or not (then it runs in a thread). The step
+        goes on when the result is durable. An attempt after this one, on whatever worker, does not call `fn` again:
+        it is given the recorded result. So does a replay.
+
+        The result goes through JSON by the return annotation of `fn` (without one: plain JSON), so that the step
+        gets the same value the first time as any other time. `fn` is called again only if it raised (that is recorded,
+        and raised on), or if the process died before the result was durable: pass `ctx.idempotency_key` on to
+        services that take one.
+
+        Calls are told apart by name and by how many of that name came before them. Side by side (threads, `gather`),
+        give each a name of its own: of several with one name, the order in which they are called decides.
+
+        Args:
+            name: 1 to 200 characters; it stands in the log.
+
+        Raises:
+            PayloadError: what `fn` returned cannot be stored, or the attempt asked for more than 10,000 effects.
+            DefinitionError: values of the type that `fn` declares to return cannot be stored; it was not called.
+            EffectMismatch: an earlier attempt recorded a call with other arguments in this place.
+            InvalidArgument: not a name or a function, or called inside of the function of another `ctx.call`.
+            StepCancelled: the attempt should stop, as with `heartbeat()`.
+        """
+        return self.effects.call(name, fn, args, kwargs)
+
+    def now(self) -> datetime:
+        """The time, in UTC; recorded: in later attempts and in a replay it is the same time.
+
+        Raises: as `call`; so do `uuid` and `random`. None of the three waits for the database.
+        """
+        return self.effects.now()
+
+    def uuid(self) -> UUID:
+        """A new UUID (of the form of version 4), derived from run, step and count; recorded."""
+        return self.effects.uuid()
+
+    def random(self) -> float:
+        """A number in [0, 1), derived from run, step and count; recorded."""
+        return self.effects.random()
+
+    @property
+    def effects(self) -> Effects:
+        """What records `call`, `now` and the others. For the engine."""
+        found = self._effects
+        if found is None:
+            from kairos.authoring.effects import BasicJournal, Effects
+
+            with self._lock:
+                if self._effects is None:
+                    self._effects = Effects(self, self._journal() if self._journal is not None else BasicJournal())
+                found = self._effects
+        return found
+
+    @property
+    def mismatch(self) -> EffectMismatch | None:
+        """The effect that was not the recorded one, if there was such: the attempt has failed with it."""
+        return None if self._effects is None else self._effects.mismatch
 
     def headers(self) -> dict[str, str]:
         """Headers for calls to other services: who calls, and a key that makes the call idempotent."""

@@ -92,7 +92,7 @@ async def run_attempt(
         try:
             value = await guard.run(step.fn(**arguments))
             if not guard.timed_out:
-                outcome = Succeeded(step.output_adapter.encode(value, step.returned, redactor))
+                outcome = _mismatched(ctx) or Succeeded(step.output_adapter.encode(value, step.returned, redactor))
         except BaseException as exc:
             if guard.closed:
                 raise
@@ -178,14 +178,26 @@ def _call(step: Step[..., Any], ctx: StepContext, run_input: bytes, upstream: Ma
         value = step.fn(**arguments)
         if inspect.isawaitable(value):
             raise _not_awaited(step, value)
-        return Succeeded(step.output_adapter.encode(value, step.returned, ctx.redactor))
+        return _mismatched(ctx) or Succeeded(step.output_adapter.encode(value, step.returned, ctx.redactor))
     except BaseException as exc:
         return _judge(step, ctx, exc)
+
+
+def _mismatched(ctx: StepContext) -> Failed | None:
+    """A step that went on after an effect which was not the recorded one has failed all the same."""
+    mismatch = ctx.mismatch
+    if mismatch is None:
+        return None
+    ctx.raised(mismatch)
+    return Failed(describe_error(mismatch, ctx.redactor), retryable=False)
 
 
 def _judge(step: Step[..., Any], ctx: StepContext, exc: BaseException) -> Outcome:
     if isinstance(exc, StepCancelled | asyncio.CancelledError) and ctx.cancelled:
         return Cancelled()
+    failed = _mismatched(ctx)
+    if failed is not None:
+        return failed
     ctx.raised(exc)
     return Failed(describe_error(exc, ctx.redactor), step.retry.is_retryable(exc))
 

@@ -29,6 +29,7 @@ from kairos.domain.commands import (
     EmitMetric,
     FailStep,
     FinishStep,
+    RecordEffect,
     Refusal,
     StartStep,
 )
@@ -41,6 +42,7 @@ from kairos.domain.states import RunStatus, StepStatus
 from kairos.errors import RunFailed
 
 if TYPE_CHECKING:
+    from kairos.authoring.effects import EffectJournal
     from kairos.authoring.workflow import Workflow
 
 MAX_PARALLEL = 32
@@ -238,12 +240,25 @@ class _InlineContext(StepContext):
             app=workflow.app.name,
             sink=_Notes(run._notes, event),
             redaction=workflow.app.redaction,
+            journal=lambda: _journal(run, event),
         )
         self._run = run
         self.connection = run._connection
 
     def raised(self, error: BaseException) -> None:
         self._run._errors[self.step] = error
+
+
+def _journal(run: InlineRun, event: StepStarted) -> EffectJournal:
+    from kairos.authoring.effects import BasicJournal, Effect
+
+    class Journal(BasicJournal):
+        def record(self, effect: Effect) -> None:
+            e = effect
+            facts = e.name, e.ordinal, e.via, e.arguments, e.result, e.error, e.duration_us
+            run._notes.append(RecordEffect(event.step, event.attempt, event.token, *facts))
+
+    return Journal(run.state.steps[event.step].effects)
 
 
 class _Notes:

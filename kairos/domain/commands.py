@@ -125,6 +125,21 @@ class EmitMetric(Struct, frozen=True, gc=False):
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
+class RecordEffect(Struct, frozen=True, gc=False):
+    """A running step has had an effect (see `EffectRecorded`)."""
+
+    step: str
+    attempt: int
+    token: int
+    name: str
+    ordinal: int
+    via: str
+    arguments: Payload | None = None
+    result: Payload | None = None
+    error: ErrorInfo | None = None
+    duration_us: int = 0
+
+
 Command = (
     ClaimRun
     | StartStep
@@ -139,6 +154,7 @@ Command = (
     | RejectWrite
     | EmitLog
     | EmitMetric
+    | RecordEffect
 )
 
 

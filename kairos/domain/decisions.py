@@ -21,6 +21,7 @@ from kairos.domain.commands import (
     FinishStep,
     FireRetry,
     LoseLease,
+    RecordEffect,
     Refusal,
     RejectWrite,
     RequestCancel,
@@ -30,6 +31,7 @@ from kairos.domain.commands import (
 from kairos.domain.duration import format_duration
 from kairos.domain.error_info import ErrorInfo
 from kairos.domain.events import (
+    EffectRecorded,
     Event,
     LeaseLost,
     LogEmitted,
@@ -93,6 +95,8 @@ def decide(state: RunState, command: Command, now: datetime) -> Decision:
             return _emit_log(state, command)
         case EmitMetric():
             return _emit_metric(state, command)
+        case RecordEffect():
+            return _record_effect(state, command)
         case _:
             assert_never(command)
 
@@ -334,6 +338,23 @@ def _emit_metric(state: RunState, command: EmitMetric) -> Decision:
             name=command.name,
             value=command.value,
             labels=command.labels,
+        )
+    ]
+
+
+def _record_effect(state: RunState, command: RecordEffect) -> Decision:
+    return _check_attempt(state, command.step, command.attempt, command.token) or [
+        EffectRecorded(
+            step=command.step,
+            attempt=command.attempt,
+            token=command.token,
+            name=command.name,
+            ordinal=command.ordinal,
+            via=command.via,
+            arguments=command.arguments,
+            result=command.result,
+            error=command.error,
+            duration_us=command.duration_us,
         )
     ]
 

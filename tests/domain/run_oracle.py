@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from kairos.domain.events import (
+    EffectRecorded,
     Event,
     LeaseLost,
     LogEmitted,
@@ -86,6 +87,12 @@ def open_attempts(log: Log) -> set[tuple[str, int, int]]:
     return set() if log and isinstance(log[-1].event, ENDS) else set(found.values())
 
 
+def effects_of(log: Log, step: str) -> dict[tuple[str, int], EffectRecorded]:
+    """What the attempts of a step may build on: of each place, the last effect that went well."""
+    went_well = [r.event for r in log if isinstance(r.event, EffectRecorded) and r.event.error is None]
+    return {(event.name, event.ordinal): event for event in went_well if event.step == step}
+
+
 def became_ready(graph: Graph, log: Log, step: str) -> int:
     """The seq of the event that made a SCHEDULED step so."""
     moves = moves_of(log, step)
@@ -131,6 +138,7 @@ def check_state(state: RunState, log: Log) -> None:
             "suspect": any(event.suspect for event in losses),
             "output": outputs[0].event.output if outputs and isinstance(outputs[0].event, StepDone) else None,
             "done_seq": outputs[0].seq if outputs else 0,
+            "effects": effects_of(log, name) or None,
         }
         assert {key: getattr(step, key) for key in told} == told, name
 
@@ -215,6 +223,9 @@ def check_log(graph: Graph, log: Log) -> None:
             case RunCancelled():
                 assert cancelled, "nobody asked for it"
                 assert not alive
+            case EffectRecorded(step=step):
+                assert alive.get(step) == (event.attempt, event.token), "a stale attempt had an effect"
+                assert (event.result is None) != (event.error is None)
             case _:
                 assert isinstance(event, (*REMARKS, RunScheduled))
 

@@ -29,6 +29,7 @@ from kairos.domain.commands import (
     FinishStep,
     FireRetry,
     LoseLease,
+    RecordEffect,
     Refusal,
     RejectWrite,
     RequestCancel,
@@ -62,7 +63,7 @@ TTLS = [None, None, None, None, None, None, 20 * SECOND, timedelta(0)]
 DELAYS = [timedelta(0), timedelta(microseconds=1), SECOND, 5 * SECOND, 10 * SECOND, 60 * SECOND]
 ENDINGS = ["done", "done", "done", "failed", "failed", "failed for good", "lost", "crashed", "stopped"]
 INTERFERENCES = ["claim", "sweep", "owner gone", "cancel", "grace over"]
-FENCED = (FinishStep, FailStep, StopStep, EmitLog, EmitMetric, LoseLease)
+FENCED = (FinishStep, FailStep, StopStep, EmitLog, EmitMetric, RecordEffect, LoseLease)
 
 
 def roll_graph(dice: Random) -> Graph:
@@ -100,6 +101,7 @@ def roll_command(dice: Random) -> Command:
         RejectWrite(step, attempt, token, "w9", "step_done"),
         EmitLog(step, attempt, token, "info", "ü"),
         EmitMetric(step, attempt, token, "rows", 0.5),
+        RecordEffect(step, attempt, token, "now", 1, "now", result=OUTPUTS[0]),
     ]
     return dice.choice(commands)
 
@@ -177,10 +179,13 @@ class World:
                     self.act(who, LoseLease(step, token, "worker_lost", "owner", suspect=True))
 
     def report(self, who: str, pick: int) -> None:
-        """A body writes a line and a number; somebody keeps a late write as evidence."""
+        """A body writes a line and a number, and has had effects; somebody keeps a late write as evidence."""
         attempt = self.attempt(pick)
         self.act(who, EmitLog(*attempt, "info", "hällo\n", {"rows": [1, None, {"é": 2.5}]}))
         self.act(who, EmitMetric(*attempt, "rows", 1.5, {"k": "v"}))
+        result, ordinal = OUTPUTS[pick % len(OUTPUTS)], 1 + pick % 2
+        self.act(who, RecordEffect(*attempt, "täx", ordinal, "call", OUTPUTS[1], error=ERRORS[pick % 2]))
+        self.act(who, RecordEffect(*attempt, "täx", ordinal, "call", OUTPUTS[1], result, duration_us=3))
         self.act(who, RejectWrite(*attempt, who, "step_done"))
 
     def live(self, dice: Random, turns: int) -> None:

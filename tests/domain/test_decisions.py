@@ -22,6 +22,7 @@ from kairos.domain.commands import (
     FinishStep,
     FireRetry,
     LoseLease,
+    RecordEffect,
     Refusal,
     RejectWrite,
     RequestCancel,
@@ -51,6 +52,7 @@ ANSWERS = """
     RejectWrite    refused  evidence   evidence   evidence evidence   evidence   evidence   evidence    stale
     EmitLog        refused  stale      stale      log      stale      stale      stale      log         stale
     EmitMetric     refused  stale      stale      metric   stale      stale      stale      metric      stale
+    RecordEffect   refused  stale      stale      effect   stale      stale      stale      effect      stale
 """.replace("evidence evidence", "evidence  evidence")
 
 MEANING = """
@@ -72,6 +74,7 @@ MEANING = """
     evidence   stale_write_rejected
     log        log_emitted
     metric     metric_emitted
+    effect     effect_recorded
 """
 EVENTS = {word: [] if kinds == "-" else kinds.split() for word, kinds in rows(MEANING)}
 SITUATIONS = ["nothing", "scheduled", "ready", "running", "resting", "due", "parked", "cancelling", "ended"]
@@ -137,6 +140,7 @@ def commands(story: Story, step: str = "a") -> dict[str, Command]:
         RejectWrite(step, attempt, token, "w9", "step_done"),
         EmitLog(step, attempt, token, "info", "hello"),
         EmitMetric(step, attempt, token, "rows", 1.0),
+        RecordEffect(step, attempt, token, "tax", 1, "call", result=OUTPUT),
     ]
     return {type(command).__name__: command for command in every}
 
@@ -174,7 +178,7 @@ WRONG_ATTEMPTS = """
     1        1      stale
     -1       -1     stale
 """
-FENCED: list[str] = ["FinishStep", "FailStep", "StopStep", "EmitLog", "EmitMetric"]
+FENCED: list[str] = ["FinishStep", "FailStep", "StopStep", "EmitLog", "EmitMetric", "RecordEffect"]
 
 
 @pytest.mark.parametrize("command", FENCED)

@@ -176,7 +176,7 @@ def test_these_lives_have_seen_everything() -> None:
         world = live(seed)
         kinds |= {row.kind for row in world.rows}
         ends.add(world.reader.status.value)
-    assert kinds == EVENT_TYPES.keys() - {"effect_recorded", "run_forked", "steps_inherited", "step_overridden"}
+    assert kinds == EVENT_TYPES.keys() - {"run_forked", "steps_inherited", "step_overridden"}
     assert ends == {"RUNNING", "DONE", "FAILED", "CANCELLED", "EXPIRED"}
 
 
