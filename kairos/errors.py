@@ -19,6 +19,7 @@ The tree:
       EffectMismatch         a retried step asks for other effects than it has recorded
       SecretError            a secret reference could not be resolved
       HistoryError           a log cannot be read: gap, unknown kind, broken chain
+        BundleError          a bundle file cannot be written, read or imported
       MigrationError         the schema is newer, older, or was changed by hand
       RetentionError         old runs cannot be removed: no right to, or the log is in use
       DatabaseUnavailable    Postgres cannot be reached
@@ -142,6 +143,12 @@ class SecretError(KairosError):
 
 class HistoryError(KairosError):
     """A run's log cannot be read: a gap, an unknown kind, a broken hash chain."""
+
+
+class BundleError(HistoryError):
+    """A bundle file cannot be written, read or imported. `code` says why in one word."""
+
+    hint = "`kairos verify FILE` says what is wrong with it; `kairos export RUN` writes it anew."
 
 
 class MigrationError(KairosError):

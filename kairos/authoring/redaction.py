@@ -142,9 +142,9 @@ class Redactor:
     def json(self, value: Any) -> Any:
         """Blank what the user's rules and revealed secrets say, in a plain JSON value."""
         if isinstance(value, str):
-            return self._blank(value)
+            return self.blank(value)
         if isinstance(value, dict):
-            return {self._blank(key): self._field(key, item) for key, item in value.items()}
+            return {self.blank(key): self._field(key, item) for key, item in value.items()}
         if isinstance(value, list):
             return [self.json(item) for item in value]
         if self._values and type(value) in (int, float) and str(value) in self._values:
@@ -152,7 +152,7 @@ class Redactor:
         return value
 
     def _field(self, name: str, value: Any) -> Any:
-        if value is None or not self._is_named(name):
+        if value is None or not self.names(name):
             return self.json(value)
         is_reference = isinstance(value, dict) and value.keys() == {"$secret"}
         return value if is_reference else PLACEHOLDER
@@ -163,20 +163,22 @@ class Redactor:
 
     def text(self, text: str) -> str:
         """Blank by all rules, the built-in ones too, in a text of an error or log."""
-        return _DEFAULT_PATTERNS.sub(_keep_name, self._blank(text))
+        return _DEFAULT_PATTERNS.sub(_keep_name, self.blank(text))
 
     def hides(self, name: str) -> bool:
         """Whether a local variable or log field of this name is blanked whole."""
-        return _is_default_name(name) or self._is_named(name)
+        return _is_default_name(name) or self.names(name)
 
     def _learn(self, variants: tuple[str, ...]) -> None:
         self._values = tuple({**dict.fromkeys(self._values), **dict.fromkeys(variants)})
         self._search = None
 
-    def _is_named(self, name: str) -> bool:
+    def names(self, name: str) -> bool:
+        """Whether the user's rules name a field so."""
         return self._names is not None and self._names.fullmatch(_normal(name)) is not None
 
-    def _blank(self, text: str) -> str:
+    def blank(self, text: str) -> str:
+        """Blank what the user's patterns match and revealed secrets, in one text."""
         if self.is_active and self._values:
             text = self._compiled().sub(PLACEHOLDER, text)
         for pattern in self._patterns:

@@ -11,7 +11,7 @@ ERROR: Final = 1
 """Something went wrong, or a check found problems."""
 USAGE: Final = 2
 NO_SUCH_RUN: Final = 4
-"""No run matches, or several do."""
+"""No run matches, or several do; or a bundle cannot be read."""
 FAILED: Final = 10
 CANCELLED: Final = 11
 EXPIRED: Final = 12

@@ -61,6 +61,11 @@ def micros_of(at: datetime) -> int:
     return (at - _UNIX) // _MICROSECOND
 
 
+def moment_of(micros: int) -> datetime:
+    """The inverse of `micros_of`."""
+    return _UNIX + timedelta(microseconds=micros)
+
+
 def first_hash(run_id: UUID) -> bytes:
     """What the chain of a run begins with."""
     return sha256(b"kairos run " + run_id.bytes).digest()

@@ -10,7 +10,9 @@ from kairos.cli.commands import options as o
 
 
 def verify(
-    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="One run; default: all of them.")] = None,
+    run: Annotated[
+        str | None, typer.Argument(metavar="[RUN|FILE]", help="One run, or one bundle; default: all runs.")
+    ] = None,
     *,
     every: Annotated[bool, typer.Option("--all", help="Every run of the database.")] = False,
     database_url: o.Url = None,
@@ -19,7 +21,14 @@ def verify(
     """Prove that histories are whole.
 
     Checks numbering, hash chain, rules, stored state, payloads and tasks. Exit code 0 if all is whole, else 1.
+    A bundle (`kairos export`) is checked offline, without a database.
     """
+    from kairos.cli.sources import is_file
+
+    if run is not None and not every and is_file(run):
+        from kairos.cli.verifying import verify_file
+
+        return verify_file(run, as_json=json)
     from kairos.cli.verifying import verify_runs
 
     return verify_runs(None if every else run, url=database_url, as_json=json)

@@ -31,4 +31,5 @@ LogFormat = Annotated[str, typer.Option("--log-format", metavar="text|json", hel
 RUNNING = "Run things"
 LOOKING = "Look at runs"
 CHECKING = "Check"
+CARRYING = "Carry runs from place to place"
 OPERATING = "Operate"
