@@ -375,7 +375,8 @@ def _check_attempt(state: RunState, name: str, attempt: int, token: int) -> Refu
 
 def _released(state: RunState, name: str) -> list[str]:
     """The steps that become ready when step `name` is done."""
-    return [below for below in state.graph.downstream[name] if state.waiting_on[below] == 1]
+    below = [below for below in state.graph.downstream[name] if state.waiting_on[below] == 1]
+    return [name for name in below if state.steps[name].status is StepStatus.PENDING]
 
 
 def _bury(state: RunState, name: str, reason: str) -> list[Event]:

@@ -290,6 +290,18 @@ Event = (
 EVENT_TYPES: Mapping[str, type[Event]] = {cls.kind: cls for cls in Event.__args__}
 
 
+def output_in(event: Event, step: str) -> Payload | None:
+    """The output of `step` that an event holds or refers to; None if it holds none of that step."""
+    match event:
+        case StepDone() | StepOverridden():
+            return event.output if event.step == step else None
+        case StepsInherited():
+            entry = event.outputs.get(step)
+            return None if entry is None else Payload.inherited(event.run, *entry)
+        case _:
+            return None
+
+
 class Recorded(Struct, frozen=True, gc=False):
     """An event in its place: `seq` counts from 1 without a gap within the run; `at` never decreases."""
 

@@ -221,8 +221,7 @@ def apply(state: RunState, recorded: Recorded) -> None:
                 step.effects = {} if step.effects is None else step.effects
                 step.effects[event.name, event.ordinal] = event
         case StepsInherited():
-            for name, entry in event.outputs.items():
-                _inherit(state, name, "step_inherited", Payload.inherited(event.run, *entry), recorded)
+            _inherit_steps(state, event, recorded)
         case StepOverridden(step=name, output=output):
             _inherit(state, name, event.kind, output, recorded)
         case RunForked():
@@ -247,6 +246,14 @@ def _begin(state: RunState, event: RunScheduled, at: datetime) -> None:
         _move(state, name, "upstream_done").scheduled_at = at
 
 
+def _inherit_steps(state: RunState, event: StepsInherited, recorded: Recorded) -> None:
+    # In order of definition, however the event lists them: it decides the order of what becomes ready.
+    known = [name for name in state.steps if name in event.outputs]
+    for name in known if len(known) == len(event.outputs) else event.outputs:
+        output = Payload.inherited(event.run, *event.outputs[name])
+        _inherit(state, name, "step_inherited", output, recorded)
+
+
 def _inherit(state: RunState, name: str, kind: str, output: Payload, recorded: Recorded) -> None:
     step = _move(state, name, kind)
     step.output, step.done_seq, step.finished_at = output, recorded.seq, recorded.at
@@ -257,7 +264,8 @@ def _inherit(state: RunState, name: str, kind: str, output: Payload, recorded: R
 def _release_downstream(state: RunState, name: str, at: datetime) -> None:
     for below in state.graph.downstream[name]:
         state.waiting_on[below] -= 1
-        if not state.waiting_on[below]:
+        # One that a fork inherited is done already, whatever it waited for.
+        if not state.waiting_on[below] and state.steps[below].status is StepStatus.PENDING:
             _move(state, below, "upstream_done").scheduled_at = at
 
 

@@ -18,6 +18,7 @@ from kairos.domain.events import (
     RunDone,
     RunExpired,
     RunFailed,
+    RunForked,
     RunScheduled,
     RunStarted,
     StaleWriteRejected,
@@ -26,8 +27,11 @@ from kairos.domain.events import (
     StepDone,
     StepExpired,
     StepFailed,
+    StepOverridden,
+    StepsInherited,
     StepStarted,
     TimerFired,
+    output_in,
 )
 from kairos.domain.graph import Graph
 from kairos.domain.projection import RunState
@@ -54,6 +58,7 @@ RUN_STATUS_AFTER: dict[type[Event], str] = {
 }
 ENDS = (RunDone, RunFailed, RunExpired, RunCancelled)
 REMARKS = (LogEmitted, MetricEmitted, StaleWriteRejected)
+FORKING = (RunForked, StepsInherited, StepOverridden)
 ACTIVE = ("SCHEDULED", "RUNNING", "FAILED", "WAITING")
 
 
@@ -62,13 +67,28 @@ def moves_of(log: Log, step: str) -> list[Recorded]:
     return [r for r in log if type(r.event) in STATUS_AFTER and getattr(r.event, "step", None) == step]
 
 
+def done_by(log: Log) -> dict[str, Recorded]:
+    """The event that made each step DONE: its own end, an inheritance, or the author of the fork."""
+    found: dict[str, Recorded] = {}
+    for recorded in log:
+        event = recorded.event
+        names = event.outputs if isinstance(event, StepsInherited) else ()
+        names = (event.step,) if isinstance(event, StepDone | StepOverridden) else names
+        for name in names:
+            assert name not in found, "a step was done twice"
+            found[name] = recorded
+    return found
+
+
 def done_steps(log: Log) -> set[str]:
-    return {r.event.step for r in log if isinstance(r.event, StepDone)}
+    return set(done_by(log))
 
 
 def status_of(graph: Graph, log: Log, step: str) -> str:
     """The status of a step: what its last event made of it, or what its upstream did."""
     moves = moves_of(log, step)
+    if step in done_steps(log):
+        return "DONE"
     if moves:
         return STATUS_AFTER[type(moves[-1].event)]
     ready = log and set(graph.steps[step].upstream) <= done_steps(log)
@@ -93,13 +113,19 @@ def effects_of(log: Log, step: str) -> dict[tuple[str, int], EffectRecorded]:
     return {(event.name, event.ordinal): event for event in went_well if event.step == step}
 
 
-def became_ready(graph: Graph, log: Log, step: str) -> int:
-    """The seq of the event that made a SCHEDULED step so."""
+def became_ready(graph: Graph, log: Log, step: str) -> tuple[int, int]:
+    """The seq of the event that made a SCHEDULED step so; of those that an inheritance did, by whose turn it was."""
     moves = moves_of(log, step)
     if moves:
-        return moves[-1].seq
-    upstream = set(graph.steps[step].upstream)
-    return max((r.seq for r in log if isinstance(r.event, StepDone) and r.event.step in upstream), default=1)
+        return moves[-1].seq, 0
+    done, position = done_by(log), {name: i for i, name in enumerate(graph.steps)}
+    return max(
+        (
+            (done[up].seq, position[up] if isinstance(done[up].event, StepsInherited) else 0)
+            for up in graph.steps[step].upstream
+        ),
+        default=(1, 0),
+    )
 
 
 def check_state(state: RunState, log: Log) -> None:
@@ -128,7 +154,7 @@ def check_state(state: RunState, log: Log) -> None:
         moves = [r.event for r in moves_of(log, name)]
         starts = [event for event in moves if isinstance(event, StepStarted)]
         losses = [event for event in moves if isinstance(event, LeaseLost)]
-        outputs = [r for r in log if isinstance(r.event, StepDone) and r.event.step == name]
+        made = done_by(log).get(name)
         told = {
             "attempt": len(starts),
             "token": starts[-1].token if starts else 0,
@@ -136,9 +162,9 @@ def check_state(state: RunState, log: Log) -> None:
             "losses": len(losses),
             "crashes": sum(event.alone for event in losses),
             "suspect": any(event.suspect for event in losses),
-            "output": outputs[0].event.output if outputs and isinstance(outputs[0].event, StepDone) else None,
-            "done_seq": outputs[0].seq if outputs else 0,
             "effects": effects_of(log, name) or None,
+            "output": output_in(made.event, name) if made else None,
+            "done_seq": made.seq if made else 0,
         }
         assert {key: getattr(step, key) for key in told} == told, name
 
@@ -209,8 +235,15 @@ def check_log(graph: Graph, log: Log) -> None:
                 assert not cancelled
             case RunDone(outputs=outputs):
                 assert done == set(graph.steps), "a run was done before its steps"
-                where = {r.event.step: r.seq for r in log if isinstance(r.event, StepDone)}
-                assert outputs == {sink: where[sink] for sink in graph.sinks}
+                assert outputs == {sink: done_by(log)[sink].seq for sink in graph.sinks}
+            case RunForked():
+                assert recorded.seq == 2, "a run is told late whose fork it is"
+            case StepsInherited(outputs=inherited):
+                assert not begun, "a step was inherited by a run that had begun"
+                done |= set(inherited)
+            case StepOverridden(step=step):
+                assert not begun, "a step was overridden in a run that had begun"
+                done.add(step)
             case RunFailed(steps=steps):
                 blocked = [name for name in graph.steps if status_of(graph, log, name) in ("DEAD", "EXPIRED")]
                 assert steps

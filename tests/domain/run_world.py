@@ -8,7 +8,7 @@ folds, through its rows, to the state of whoever wrote it.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from random import Random
 from typing import Any
@@ -36,8 +36,10 @@ from kairos.domain.commands import (
     StartStep,
     StopStep,
 )
+from kairos.domain.editing import Edit
 from kairos.domain.error_info import ErrorInfo, Frame
 from kairos.domain.events import Event, Recorded, StepStarted
+from kairos.domain.forking import Origin, Parent, downstream_of, fork_events, plan_fork
 from kairos.domain.graph import Graph, StepSpec
 from kairos.domain.payload import Payload
 from kairos.domain.projection import RunState, apply, project
@@ -84,6 +86,19 @@ def roll_graph(dice: Random) -> Graph:
     return Graph.build("story", steps)
 
 
+def roll_fork(dice: Random, graph: Graph) -> list[Event]:
+    """How a run of this graph begins that is a fork: of a parent in which any steps were done, at any step."""
+    runs = [str(RUN_ID), "01890a5d-0000-7000-8000-000000000001"]
+    done = dice.sample(list(graph.steps), dice.randint(0, len(graph.steps)))
+    outputs = {name: Origin.of(dice.choice(runs), dice.randint(2, 90), dice.choice(OUTPUTS)) for name in done}
+    parent = Parent(runs[0], 99, runs[1], scheduled(graph), outputs)
+    from_step = dice.choice(list(graph.steps))
+    free = [name for name in graph.steps if name != from_step and name not in downstream_of(graph, from_step)]
+    given = dice.sample(free, dice.randint(0, min(2, len(free))))
+    plan = plan_fork(parent, graph, from_step, [Edit(name, name, (), None) for name in given])
+    return fork_events(plan, {name: dice.choice(OUTPUTS) for name in given}, {"é": [1]}, "änn", "why not")
+
+
 def roll_command(dice: Random) -> Command:
     """Any command about any step, real or not, with any numbers."""
     step = dice.choice([*(f"s{i}" for i in range(6)), "ghost", ""])
@@ -109,7 +124,15 @@ def roll_command(dice: Random) -> Command:
 class World:
     """One run and those who work on it. `trusting` leaves it to the log alone to show what went wrong."""
 
-    def __init__(self, graph: Graph, ttl: timedelta | None, *, now: datetime = NOON, trusting: bool = False) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        ttl: timedelta | None,
+        *,
+        now: datetime = NOON,
+        trusting: bool = False,
+        fork: Sequence[Event] = (),
+    ) -> None:
         self.graph, self.now, self.trusting = graph, now, trusting
         self.epoch = 0
         self.log: list[Recorded] = []
@@ -124,7 +147,9 @@ class World:
             expires_at=None if ttl is None else now + ttl,
         )
         creator = OpenRun(RunState(RUN_ID, graph), first_hash(RUN_ID))
-        self.append(creator.record(event, now), creator.state)
+        for first in (event, *fork):
+            self.append(creator.record(first, now), creator.state)
+        check_rest(graph, self.log)
         self.actors: dict[str, OpenRun] = {}
         for who in ACTORS:
             self.forget(who)

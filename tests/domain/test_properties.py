@@ -35,6 +35,7 @@ from run_world import (
     failed,
     finished,
     roll_command,
+    roll_fork,
     roll_graph,
 )
 
@@ -64,7 +65,13 @@ actors = st.sampled_from(sorted(ACTORS))
 picks = st.integers(0, 11)
 ttls = st.sampled_from(TTLS)
 graphs = st.randoms(use_true_random=False).map(roll_graph)
+births = st.randoms(use_true_random=False)
 wild_commands = st.randoms(use_true_random=False).map(roll_command)
+
+
+def born(dice: Random, graph: Graph) -> list[Event]:
+    """Every third run is a fork."""
+    return roll_fork(dice, graph) if dice.random() < 0.35 else []
 
 
 class Runs(RuleBasedStateMachine):
@@ -72,16 +79,16 @@ class Runs(RuleBasedStateMachine):
 
     world: World
 
-    @initialize(graph=graphs, ttl=ttls)
-    def first_run(self, graph: Graph, ttl: timedelta | None) -> None:
-        self.world = World(graph, ttl)
+    @initialize(graph=graphs, ttl=ttls, birth=births)
+    def first_run(self, graph: Graph, ttl: timedelta | None, birth: Random) -> None:
+        self.world = World(graph, ttl, fork=born(birth, graph))
 
     @precondition(lambda self: self.world.ended)
-    @rule(graph=graphs, ttl=ttls, then=st.integers(0, 2))
-    def next_run(self, graph: Graph, ttl: timedelta | None, then: int) -> None:
+    @rule(graph=graphs, ttl=ttls, birth=births, then=st.integers(0, 2))
+    def next_run(self, graph: Graph, ttl: timedelta | None, birth: Random, then: int) -> None:
         if not then:
             self.world.check_end()
-            self.world = World(graph, ttl, now=self.world.now)
+            self.world = World(graph, ttl, now=self.world.now, fork=born(birth, graph))
 
     @precondition(lambda self: not self.world.ended)
     @rule(who=actors, informed=st.sampled_from([True, True, False]), most=st.integers(1, 3), isolated=st.booleans())
@@ -145,7 +152,8 @@ LIVES = int(os.environ.get("KAIROS_LIVES", "20000"))
 def live(seed: int, *, turns: int = 40, trusting: bool = False) -> World:
     """A life by the dice: the same seed gives the same life."""
     dice = Random(seed)
-    world = World(roll_graph(dice), dice.choice(TTLS), trusting=trusting)
+    graph = roll_graph(dice)
+    world = World(graph, dice.choice(TTLS), trusting=trusting, fork=born(dice, graph))
     world.live(dice, turns)
     world.check_end()
     return world
@@ -176,7 +184,7 @@ def test_these_lives_have_seen_everything() -> None:
         world = live(seed)
         kinds |= {row.kind for row in world.rows}
         ends.add(world.reader.status.value)
-    assert kinds == EVENT_TYPES.keys() - {"run_forked", "steps_inherited", "step_overridden"}
+    assert kinds == EVENT_TYPES.keys()
     assert ends == {"RUNNING", "DONE", "FAILED", "CANCELLED", "EXPIRED"}
 
 
@@ -253,6 +261,23 @@ def a_join_that_starts_after_the_first_branch(patch: Patch) -> None:
     patch.setattr(projection, "_release_downstream", release)
 
 
+def a_join_that_is_released_though_it_was_inherited(patch: Patch) -> None:
+    def release(state: RunState, name: str, at: datetime) -> None:
+        for below in state.graph.downstream[name]:
+            state.waiting_on[below] -= 1
+            if not state.waiting_on[below]:
+                projection._move(state, below, "upstream_done").scheduled_at = at
+
+    patch.setattr(projection, "_release_downstream", release)
+
+
+def a_run_that_waits_for_what_it_inherited(patch: Patch) -> None:
+    def released(state: RunState, name: str) -> list[str]:
+        return [below for below in state.graph.downstream[name] if state.waiting_on[below] == 1]
+
+    patch.setattr(decisions, "_released", released)
+
+
 def one_attempt_too_many(patch: Patch) -> None:
     patch.setattr(decisions, "may_retry", lambda policy, failures: failures <= policy.attempts)
 
@@ -324,6 +349,8 @@ MUTANTS: list[Callable[[Patch], None]] = [
     no_token_check,
     no_token_check_and_a_fold_that_trusts,
     a_join_that_starts_after_the_first_branch,
+    a_join_that_is_released_though_it_was_inherited,
+    a_run_that_waits_for_what_it_inherited,
     one_attempt_too_many,
     a_pause_that_is_not_kept,
     a_cancel_that_does_not_stop_new_starts,
