@@ -10,8 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
+from kairos.authoring.redaction import Redactor
 from kairos.authoring.values import ValueType
 from kairos.domain.graph import StepSpec
+from kairos.domain.payload import Payload
 from kairos.domain.retry import Retry
 from kairos.errors import PayloadError
 
@@ -120,6 +122,14 @@ class Step(Generic[P, R]):
                 )
             arguments[parameter] = ctx.connection
         return arguments
+
+    def encode_output(self, value: Any, what: str) -> Payload:
+        """Check and encode an output that somebody gives in the place of the step's own: a value, or its JSON form.
+
+        Raises:
+            PayloadError: it is not of the type that the step returns.
+        """
+        return self.output_adapter.encode_loosely(value, what, Redactor(self.workflow.app.redaction))
 
     def __repr__(self) -> str:
         return f"<Step {self.workflow.name}.{self.name}>"

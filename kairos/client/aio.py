@@ -14,6 +14,7 @@ from uuid import UUID
 from psycopg import AsyncConnection
 
 from kairos import settings
+from kairos.client.forking import Forker, ForkRequest, PlannedFork
 from kairos.client.starting import Start, Starter, clean_text, prepare, start_within
 from kairos.client.waiting import Waiter
 from kairos.database import Database
@@ -221,6 +222,7 @@ class AsyncClient:
         self._clock = DatabaseClock()
         self._clock.hear((await self._starts.execute("read_clock"))[0][0])
         self._starter = Starter(self._starts, self._clock, notify=settings.read("notify"))
+        self._forker = Forker(self._writes, self._reader.definitions, notify=settings.read("notify"))
         self._waiter = Waiter(dsn, self._reader)
         return self
 
@@ -456,6 +458,85 @@ class AsyncClient:
             return await self._history.advance(conn, run_id, [command], within=tell)
 
         return (await self._writes.run(work)).run.state.status
+
+    async def fork(
+        self,
+        run: RunRef,
+        *,
+        from_step: str,
+        set: Mapping[str, Any] | None = None,
+        output: Mapping[str, Any] | None = None,
+        version: str = "latest",
+        reason: str = "",
+        author: str | None = None,
+        key: str | None = None,
+        workflow: Workflow | None = None,
+    ) -> AsyncRun:
+        """Start a new run that takes over what another one has done and goes on from one of its steps.
+
+        Every step that is done is inherited by reference, unless it is `from_step` or downstream of it; all else
+        runs. The parent does not change, and may go on, have ended in any way, or be a fork itself. The fork has its
+        parent's queue, priority and labels; it has no time to live, and no key but the one given here.
+
+        Args:
+            from_step: where to go on: this step and what follows it run again.
+            set: what to change, by path into the run's input or the output of a step that does not run again:
+                `{"input.amount": 5, "reserve.items[0].price": 9.5}`. The place must exist.
+            output: step -> an output for it; the step does not run.
+            version: `latest` (of `workflow` if that is given, else the one registered last), `pinned` (the
+                parent's), or the beginning of a fingerprint.
+            reason, author: kept in the fork's log; the author is the user of this process if left out.
+            key: an idempotency key: the same fork with the same key is the same run.
+            workflow: the Workflow object; edits are then checked by its types, else by the schemas it was
+                registered with.
+
+        Raises:
+            RunNotFound, AmbiguousRun
+            InvalidArgument: no such step or version; an edit leads nowhere, or is of a step that runs anyway.
+            PayloadError: an edited value does not have its type.
+            KeyConflict: the key is held by another run.
+        """
+        planned = await self.plan_fork(
+            run, from_step=from_step, set=set, output=output, version=version, reason=reason, author=author, key=key,
+            workflow=workflow,
+        )  # fmt: skip
+        return await self.start_fork(planned)
+
+    async def plan_fork(
+        self,
+        run: RunRef,
+        *,
+        from_step: str,
+        set: Mapping[str, Any] | None = None,
+        output: Mapping[str, Any] | None = None,
+        version: str = "latest",
+        reason: str = "",
+        author: str | None = None,
+        key: str | None = None,
+        workflow: Workflow | None = None,
+    ) -> PlannedFork:
+        """Check all that `fork` checks and tell what it would do; writes nothing. See `fork` and `start_fork`."""
+        request = ForkRequest(
+            from_step,
+            set or {},
+            output or {},
+            version,
+            clean_text(reason),
+            clean_text(author or _whoami()),
+            key,
+            workflow,
+        )
+        return await self._forker.plan(await self.find(run), request)
+
+    async def start_fork(self, planned: PlannedFork) -> AsyncRun:
+        """Start a fork as it was planned; durable when this returns. Starting it twice is starting it once.
+
+        Raises:
+            RunNotFound: the parent has been removed since.
+            KeyConflict: the key is held by another run.
+        """
+        run_id = await self._forker.start(planned)
+        return AsyncRun(self, run_id, await self._reader.run(run_id), planned.request.workflow)
 
 
 def _whoami() -> str:

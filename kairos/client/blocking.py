@@ -18,6 +18,7 @@ from uuid import UUID
 from psycopg import Connection
 
 from kairos.client.aio import AnyWorkflow, AsyncClient, AsyncRun, RunRef
+from kairos.client.forking import PlannedFork
 from kairos.client.starting import start_within_blocking
 from kairos.domain.duration import Duration
 from kairos.domain.events import Recorded
@@ -228,6 +229,54 @@ class Client:
     def cancel(self, run: RunRef, reason: str = "cancelled by the client", *, author: str | None = None) -> RunStatus:
         """Ask for a run to stop; returns its status afterwards. See `AsyncClient.cancel`."""
         return self._do(self._inner.cancel(run, reason, author=author))
+
+    def fork(
+        self,
+        run: RunRef,
+        *,
+        from_step: str,
+        set: Mapping[str, Any] | None = None,
+        output: Mapping[str, Any] | None = None,
+        version: str = "latest",
+        reason: str = "",
+        author: str | None = None,
+        key: str | None = None,
+        workflow: Workflow | None = None,
+    ) -> Run:
+        """Start a new run that takes over what another one has done and goes on from `from_step`.
+
+        Arguments and errors as of `AsyncClient.fork`.
+        """
+        forked = self._inner.fork(
+            run, from_step=from_step, set=set, output=output, version=version, reason=reason, author=author, key=key,
+            workflow=workflow,
+        )  # fmt: skip
+        return Run(self, self._do(forked))
+
+    def plan_fork(
+        self,
+        run: RunRef,
+        *,
+        from_step: str,
+        set: Mapping[str, Any] | None = None,
+        output: Mapping[str, Any] | None = None,
+        version: str = "latest",
+        reason: str = "",
+        author: str | None = None,
+        key: str | None = None,
+        workflow: Workflow | None = None,
+    ) -> PlannedFork:
+        """Tell what `fork` would do; writes nothing."""
+        return self._do(
+            self._inner.plan_fork(
+                run, from_step=from_step, set=set, output=output, version=version, reason=reason, author=author,
+                key=key, workflow=workflow,
+            )
+        )  # fmt: skip
+
+    def start_fork(self, planned: PlannedFork) -> Run:
+        """Start a fork as it was planned. See `AsyncClient.start_fork`."""
+        return Run(self, self._do(self._inner.start_fork(planned)))
 
     def _do(self, work: Coroutine[Any, Any, T]) -> T:
         loop = self._loop

@@ -60,6 +60,8 @@ class Start:
     ttl: timedelta | None
     key_ttl: timedelta | None = None
     trigger: str = "client"
+    identity: str | None = None
+    """What tells a repeated start with the same key from another one, 64 hex digits; None: the digest of the input."""
     at: datetime | None = None
     """When it was sent, by the database's clock: the time of its first event, if it is new."""
     answer: asyncio.Future[UUID] | None = field(default=None, compare=False)
@@ -202,7 +204,7 @@ def start_params(starts: Sequence[Start], at: datetime, *, notify: bool) -> dict
         "bodies": arrays.byteas(bodies),
         "expires": arrays.timestamps_or_null([None if s.ttl is None else at + s.ttl for s in expiring]),
         "ready": arrays.timestamps_or_null([]),
-        "input_hashes": arrays.byteas([bytes.fromhex(s.input.digest) if s.key else b"" for s in keyed]),
+        "input_hashes": arrays.byteas([bytes.fromhex(s.identity or s.input.digest) if s.key else b"" for s in keyed]),
         "key_expires": arrays.timestamps_or_null([None if s.key_ttl is None else at + s.key_ttl for s in keyed]),
     }
 
@@ -227,21 +229,22 @@ def resolve(start: Start, created: set[UUID], holders: Mapping[tuple[str, str], 
     holder = holders.get((start.workflow, start.key))
     if holder is None or holder[0] == start.run_id:
         return start.run_id
-    if bytes(holder[1]) != bytes.fromhex(start.input.digest):
+    if bytes(holder[1]) != bytes.fromhex(start.identity or start.input.digest):
         raise KeyConflict(
             f"key {start.key!r} of workflow {start.workflow!r} is held by run {holder[0]}, "
-            "which was started with another input",
+            + ("which is not this fork" if start.identity else "which was started with another input"),
+            hint="Use another key, or none." if start.identity else None,
             key=start.key,
             run_id=str(holder[0]),
         )
     return holder[0]
 
 
-def _holders(rows: Sequence[tuple[Any, ...]]) -> dict[tuple[str, str], tuple[UUID, bytes]]:
+def holders_of(rows: Sequence[tuple[Any, ...]]) -> dict[tuple[str, str], tuple[UUID, bytes]]:
     return {(row[0], row[1]): (row[2], row[3]) for row in rows}
 
 
-def _key_params(starts: Sequence[Start]) -> dict[str, Any] | None:
+def key_params(starts: Sequence[Start]) -> dict[str, Any] | None:
     keyed = [s for s in starts if s.key is not None]
     return {"workflows": [s.workflow for s in keyed], "keys": [s.key for s in keyed]} if keyed else None
 
@@ -328,8 +331,8 @@ class Starter:
     async def _settle(self, batch: list[Start], created: set[UUID]) -> None:
         """Answer where some were there already: sent before, or their key is held."""
         missing = [s for s in batch if s.run_id not in created]
-        keys = _key_params(missing)
-        holders = _holders(await self._session.execute("find_keys", keys)) if keys else {}
+        keys = key_params(missing)
+        holders = holders_of(await self._session.execute("find_keys", keys)) if keys else {}
         for start in batch:
             assert start.answer is not None
             if start.answer.done():
@@ -385,9 +388,9 @@ async def start_within(conn: AsyncConnection[Any], start: Start) -> UUID:
             for name, params in _before(start):
                 await cur.execute(query(name), params)
             rows = await (await cur.execute(query("start_runs"), start_params([start], at, notify=True))).fetchall()
-            keys = _key_params([start])
+            keys = key_params([start])
             held = await (await cur.execute(query("find_keys"), keys)).fetchall() if keys else []
-            return resolve(start, {row[0] for row in rows}, _holders(held))
+            return resolve(start, {row[0] for row in rows}, holders_of(held))
 
 
 def start_within_blocking(conn: Connection[Any], start: Start) -> UUID:
@@ -400,9 +403,9 @@ def start_within_blocking(conn: Connection[Any], start: Start) -> UUID:
             for name, params in _before(start):
                 cur.execute(query(name), params)
             rows = cur.execute(query("start_runs"), start_params([start], at, notify=True)).fetchall()
-            keys = _key_params([start])
+            keys = key_params([start])
             held = cur.execute(query("find_keys"), keys).fetchall() if keys else []
-            return resolve(start, {row[0] for row in rows}, _holders(held))
+            return resolve(start, {row[0] for row in rows}, holders_of(held))
 
 
 def _before(start: Start) -> list[tuple[str, dict[str, Any]]]:

@@ -218,7 +218,7 @@ class Bodies:
         found = await self._fetch(missing) if missing else {}
 
         def data(payload: Payload) -> bytes:
-            return payload.data if payload.data is not None else found[payload.sha256 or ""]
+            return payload.data if payload.data is not None else found[payload.digest]
 
         return data(state.input), {upstream: data(payload) for upstream, payload in wanted.items()}
 

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
@@ -18,7 +19,7 @@ from psycopg import AsyncConnection
 
 from kairos.domain import canonical
 from kairos.domain.commands import Command, Refusal
-from kairos.domain.events import Event, RunCancelled, RunExpired, RunFailed, StepDone
+from kairos.domain.events import Event, RunCancelled, RunExpired, RunFailed, StepDone, StepOverridden
 from kairos.domain.fingerprint import Definition
 from kairos.domain.payload import Payload
 from kairos.domain.projection import RunState, apply
@@ -250,17 +251,47 @@ def failure_row(state: RunState, events: Iterable[Event]) -> dict[str, Any] | No
 
 
 async def fetch_payloads(conn: Conn, payloads: Iterable[Payload]) -> dict[str, bytes]:
-    """Read the bytes of blobs by digest.
+    """Read the bytes of payloads that are not at hand, by digest: blobs, and short outputs of other runs.
 
     Raises:
-        HistoryError: a blob is missing.
+        HistoryError: a blob is missing; the event that an inherited output refers to is gone or holds something else.
     """
-    wanted = {p.sha256 for p in payloads if p.sha256 is not None}
-    if not wanted:
-        return {}
+    blobs: set[str] = set()
+    inherited: dict[str, tuple[str, int]] = {}
+    for payload in payloads:
+        if payload.sha256 is not None:
+            blobs.add(payload.sha256)
+        elif payload.origin is not None and payload.inline is None:
+            inherited[payload.digest] = payload.origin
+    found = await _fetch_blobs(conn, blobs) if blobs else {}
+    return found | await _fetch_inherited(conn, inherited) if inherited else found
+
+
+async def _fetch_blobs(conn: Conn, wanted: set[str]) -> dict[str, bytes]:
     digests = [bytes.fromhex(d) for d in wanted]
     cursor = await conn.execute(query("get_blobs"), {"digests": digests})
     found = {bytes(row[0]).hex(): bytes(row[1]) for row in await cursor.fetchall()}
     if missing := wanted - found.keys():
         raise HistoryError(f"blob {min(missing)} is missing from the database")
+    return found
+
+
+async def _fetch_inherited(conn: Conn, wanted: dict[str, tuple[str, int]]) -> dict[str, bytes]:
+    """Short outputs from the events that they were written to, in the runs that made them."""
+    params = {"run_ids": [origin[0] for origin in wanted.values()], "seqs": [origin[1] for origin in wanted.values()]}
+    cursor = await conn.execute(query("get_events_at"), params)
+    there = {(str(row[0]), row[1]): decode(Row(*row[1:])).event for row in await cursor.fetchall()}
+    found: dict[str, bytes] = {}
+    for digest, origin in wanted.items():
+        event = there.get(origin)
+        raw = event.output.inline if isinstance(event, StepDone | StepOverridden) else None
+        if raw is None or sha256(raw).hexdigest() != digest:
+            what = "is gone" if event is None else "holds another value"
+            raise HistoryError(
+                f"event {origin[1]} of run {origin[0]}, which holds an inherited output, {what}",
+                hint="`kairos verify` says what is missing.",
+                run_id=origin[0],
+                seq=origin[1],
+            )
+        found[digest] = raw
     return found

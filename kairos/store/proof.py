@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import chain
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from kairos.domain.events import (
     StepDone,
     StepOverridden,
     StepsInherited,
+    output_in,
 )
 from kairos.domain.fingerprint import Definition
 from kairos.domain.payload import Payload
@@ -32,7 +34,7 @@ class Problem:
 
     Attributes:
         code: a stable word: `gap`, `chain`, `reordered`, `truncated`, `beyond_head`, `head_hash`, `unreadable`,
-            `illegal`, `projection`, `blob`, `definition`, `task`, `failure`, `output`, `orphan`.
+            `illegal`, `projection`, `blob`, `definition`, `task`, `failure`, `output`, `orphan`, `fork`, `origin`.
         seq: the first event concerned, if it is about one.
     """
 
@@ -90,6 +92,7 @@ class Head:
     newest: int
     tasks: tuple[str, ...]
     failure: str | None
+    parent: UUID | None
 
     @classmethod
     def of(cls, row: Sequence[Any]) -> Head:
@@ -109,6 +112,7 @@ class Head:
             newest=row[11] or 0,
             tasks=tuple(row[12] or ()),
             failure=row[13],
+            parent=row[14],
         )
 
 
@@ -152,7 +156,8 @@ def check_run(
             return payloads
         events[row.seq] = recorded
         payloads += [(head.run_id, row.seq, payload) for payload in payloads_of(recorded.event)]
-    for problem in (*_check_projection(head, state), *_check_tasks(head, state), *_check_outputs(events)):
+    checks = (_check_projection(head, state), _check_fork(head, state), _check_tasks(head, state))
+    for problem in (*chain.from_iterable(checks), *_check_outputs(events)):
         found(*problem)
     return payloads
 
@@ -234,6 +239,16 @@ def _check_projection(head: Head, state: RunState) -> Iterable[_Found]:
         yield "failure", f"it is {state.status}, but the table of failures says {head.failure or 'nothing'}"
 
 
+def _check_fork(head: Head, state: RunState) -> Iterable[_Found]:
+    told = None if state.forked is None else state.forked.parent
+    stored = None if head.parent is None else str(head.parent)
+    if told != stored:
+        yield (
+            "fork",
+            f"its events say it is a fork of {told or 'nothing'}, the table of forks says {stored or 'nothing'}",
+        )
+
+
 def _check_tasks(head: Head, state: RunState) -> Iterable[_Found]:
     """Promise 1: a run that goes on has a task; one that has ended has none."""
     if state.status.is_terminal:
@@ -253,7 +268,5 @@ def _check_outputs(events: dict[int, Recorded]) -> Iterable[_Found]:
     if not isinstance(last, RunDone):
         return
     for step, seq in last.outputs.items():
-        event = events[seq].event if seq in events else None
-        holds = step in event.outputs if isinstance(event, StepsInherited) else getattr(event, "step", None) == step
-        if not isinstance(event, StepDone | StepOverridden | StepsInherited) or not holds:
+        if seq not in events or output_in(events[seq].event, step) is None:
             yield "output", f"the output of {step!r} should be event {seq}, which is something else", max(events)

@@ -10,11 +10,11 @@ from uuid import UUID
 
 from kairos.domain import canonical
 from kairos.domain.error_info import ErrorInfo
-from kairos.domain.events import Recorded, StepDone, StepFailed
+from kairos.domain.events import Recorded, StepFailed, output_in
 from kairos.domain.payload import Payload
 from kairos.domain.projection import RunState
 from kairos.domain.states import RunStatus
-from kairos.errors import AmbiguousRun, RunNotFound
+from kairos.errors import AmbiguousRun, HistoryError, RunNotFound
 from kairos.store import arrays
 from kairos.store.codec import Row, decode
 from kairos.store.connect import Session
@@ -153,9 +153,9 @@ class Reader:
                 values = read[run_id] = {}
                 found[run_id] = None if row[1] is None else Ended(row, values if step else None)
             if step is not None:
-                event = decode(Row(*row[15:])).event
-                if isinstance(event, StepDone):
-                    read[run_id][step] = event.output
+                output = output_in(decode(Row(*row[15:])).event, step)
+                if output is not None:
+                    read[run_id][step] = output
         return found
 
     async def run(self, run_id: UUID) -> RunInfo:
@@ -252,7 +252,7 @@ class Reader:
     async def payloads(self, payloads: Iterable[Payload]) -> dict[str, bytes]:
         """The bytes of payloads by digest."""
         wanted = list(payloads)
-        found = {p.digest: p.data or p.inline or b"" for p in wanted if p.sha256 is None or p.data is not None}
+        found = {p.digest: raw for p in wanted if (raw := p.data or p.inline) is not None}
         missing = [p for p in wanted if p.digest not in found]
         return found | await self.session.run(lambda conn: fetch_payloads(conn, missing)) if missing else found
 
@@ -269,15 +269,20 @@ class Reader:
         wanted = [(info.id, step, seq) for info in infos for step, seq in (info.outputs or {}).items()]
         params = {"run_ids": [w[0] for w in wanted], "seqs": [w[2] for w in wanted]}
         rows = await self.session.execute("get_events_at", params) if wanted else []
-        outputs: dict[tuple[UUID, int], Payload] = {}
-        for row in rows:
-            event = decode(Row(*row[1:])).event
-            if isinstance(event, StepDone):
-                outputs[row[0], row[1]] = event.output
+        events = {(row[0], row[1]): decode(Row(*row[1:])).event for row in rows}
+        outputs: dict[tuple[UUID, str], Payload] = {}
+        for run_id, step, seq in wanted:
+            output = output_in(events[run_id, seq], step) if (run_id, seq) in events else None
+            if output is None:
+                raise HistoryError(
+                    f"run {run_id}: event {seq} does not hold the output of {step!r}",
+                    hint=f"`kairos verify {run_id}` says what is wrong.",
+                )
+            outputs[run_id, step] = output
         raw = await self.payloads(outputs.values())
         result = {}
         for info in infos:
-            values = {s: raw[outputs[info.id, q].digest] for s, q in (info.outputs or {}).items()}
+            values = {step: raw[outputs[info.id, step].digest] for step in info.outputs or {}}
             result[info.id] = Finished(info, values, await self._error(info))
         return result
 

@@ -8,17 +8,18 @@ its head can still forge it: the chain makes tampering evident to whoever kept a
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, Final
 from uuid import UUID
 
 from kairos.domain import canonical
+from kairos.domain.events import output_in
 from kairos.domain.fingerprint import Definition
 from kairos.domain.fingerprint import fingerprint as fingerprint_of
 from kairos.domain.payload import Payload
 from kairos.errors import KairosError, RunNotFound
-from kairos.store.codec import Row
+from kairos.store.codec import Row, decode
 from kairos.store.connect import Session
 from kairos.store.proof import Head, Problem, Report, check_run
 
@@ -36,6 +37,7 @@ class Verifier:
         self._session = session
         self._definitions: dict[str, Definition | str] = {}
         self._good_blobs: set[str] = set()
+        self._good_origins: set[tuple[str, int, str]] = set()
         self.report = Report()
 
     async def one(self, run_id: UUID) -> Report:
@@ -75,6 +77,8 @@ class Verifier:
             definition = await self._definition(head)
             payloads += check_run(head, rows[head.run_id], definition, self.report)
         await self._check_blobs(payloads)
+        await self._check_parents(heads)
+        await self._check_origins(payloads)
         await self._forgive_the_removed(known)
 
     async def _forgive_the_removed(self, known: int) -> None:
@@ -109,6 +113,59 @@ class Verifier:
             for digest in part:
                 self._check_blob(digest, datas.get(digest), wanted[digest])
 
+    async def _check_parents(self, heads: Sequence[Head]) -> None:
+        """A parent is there as long as its forks are: they hold it."""
+        parents = {head.parent for head in heads if head.parent is not None}
+        there = await self._there(parents)
+        for head in heads:
+            if head.parent is not None and head.parent not in there:
+                self._found(head.run_id, "origin", f"run {head.parent}, of which it is a fork, is gone", 2)
+
+    async def _check_origins(self, payloads: Iterable[tuple[UUID, int, Payload]]) -> None:
+        """What a fork inherited stands in the event that it refers to, with the hash by which it is named."""
+        users: dict[tuple[str, int, str], list[tuple[UUID, int, Payload]]] = {}
+        for item in payloads:
+            if item[2].origin is not None:
+                users.setdefault((*item[2].origin, item[2].digest), []).append(item)
+        wanted = [key for key in users if key not in self._good_origins]
+        for begin in range(0, len(wanted), PAGE):
+            page = wanted[begin : begin + PAGE]
+            params = {"run_ids": [UUID(key[0]) for key in page], "seqs": [key[1] for key in page]}
+            rows = await self._session.execute("get_events_at", params)
+            held = {(str(row[0]), row[1]): _output_of(Row(*row[1:])) for row in rows}
+            there = {str(run_id) for run_id in await self._there({UUID(key[0]) for key in page})}
+            for key in page:
+                self._check_origin(key, held, there, users[key])
+
+    def _check_origin(
+        self,
+        key: tuple[str, int, str],
+        held: Mapping[tuple[str, int], Payload | None],
+        there: set[str],
+        users: list[tuple[UUID, int, Payload]],
+    ) -> None:
+        run, seq, digest = key
+        output = held.get((run, seq))
+        problem = None
+        if run not in there:
+            problem = f"run {run}, which made outputs that it inherited, is gone"
+        elif (run, seq) not in held:
+            problem = f"event {seq} of run {run}, which holds an output that it inherited, is missing"
+        elif output is None or output.digest != digest or any(p.size != output.size for _, _, p in users):
+            problem = f"event {seq} of run {run} does not hold the output that it inherited"
+        if problem is None:
+            self._good_origins.add(key)
+            return
+        known = {(p.run_id, p.message) for p in self.report.problems if p.code == "origin"}
+        for run_id, at, _ in users:
+            if (run_id, problem) not in known:  # one that is gone is named once, however many steps it made
+                known.add((run_id, problem))
+                self._found(run_id, "origin", problem, at)
+
+    async def _there(self, run_ids: Iterable[UUID]) -> set[UUID]:
+        wanted = list(run_ids)
+        return {row[0] for row in await self._session.execute("read_heads", {"run_ids": wanted})} if wanted else set()
+
     def _check_blob(self, digest: str, data: bytes | None, users: list[tuple[UUID, int, Payload]]) -> None:
         self.report.blobs += 1
         problem = None
@@ -126,6 +183,13 @@ class Verifier:
 
     def _found(self, run_id: UUID, code: str, message: str, seq: int | None = None) -> None:
         self.report.problems.append(Problem(run_id, code, message, seq))
+
+
+def _output_of(row: Row) -> Payload | None:
+    try:
+        return output_in(decode(row).event, row.step or "")
+    except KairosError:
+        return None
 
 
 def _groups(heads: Sequence[Head]) -> Iterable[list[Head]]:

@@ -38,6 +38,7 @@ DOORS: dict[str, list[str]] = {
     "typer": ["cli"],
     "rich": ["cli"],
     "watchfiles": ["cli", "engine", "worker"],
+    "jsonschema": ["client.edited"],
 }
 """Third-party package -> where it may be imported. Any other place does without it."""
 

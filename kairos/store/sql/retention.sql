@@ -49,6 +49,8 @@ with d as (
     delete from kairos.failure f using d where f.run_id = d.id
 ), h as (
     delete from kairos.hold h using d where h.holder = d.id
+), o as (
+    delete from kairos.fork o using d where o.run_id = d.id
 )
 select d.id from d
 
