@@ -64,6 +64,7 @@ class Run(Struct, frozen=True, forbid_unknown_fields=True):
     labels: dict[str, str]
     last_seq: int
     head_hash: str
+    parent: UUID | None = None
 
     @classmethod
     def of(cls, state: RunState, head_hash: bytes) -> Run:
@@ -72,6 +73,7 @@ class Run(Struct, frozen=True, forbid_unknown_fields=True):
         return cls(
             state.run_id, state.workflow, state.fingerprint, state.status.value, created_at, state.queue,
             state.priority, state.key, dict(sorted(state.labels.items())), state.seq, head_hash.hex(),
+            None if state.forked is None else UUID(state.forked.parent),
         )  # fmt: skip
 
     def to_head(self, is_terminal: bool) -> Head:
@@ -91,6 +93,7 @@ class Run(Struct, frozen=True, forbid_unknown_fields=True):
             newest=self.last_seq,
             tasks=() if is_terminal else ("",),
             failure=self.status if is_terminal and self.status != "DONE" else None,
+            parent=self.parent,
         )
 
 
