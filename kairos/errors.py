@@ -22,6 +22,7 @@ The tree:
         BundleError          a bundle file cannot be written, read or imported
       MigrationError         the schema is newer, older, or was changed by hand
       RetentionError         old runs cannot be removed: no right to, or the log is in use
+      GuardUnavailable       a replay cannot be isolated as strictly as was asked for
       DatabaseUnavailable    Postgres cannot be reached
         EmbeddedPostgresError
 """
@@ -157,6 +158,10 @@ class MigrationError(KairosError):
 
 class RetentionError(KairosError):
     """Old runs cannot be removed now."""
+
+
+class GuardUnavailable(KairosError):
+    """A replay cannot be isolated as strictly as was asked for. `missing` names the layers that this system lacks."""
 
 
 class DatabaseUnavailable(KairosError):

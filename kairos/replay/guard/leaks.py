@@ -1,0 +1,144 @@
+"""What tried to leave the process: the book of leaks, and what the code that tried is told.
+
+ReplayBlocked (BaseException)      in a step; not an Exception, so that `except Exception` of a retry loop lets it pass
+RefusedAtImport (PermissionError)  while a module is imported; libraries that only probe have an answer to this
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from types import FrameType
+from typing import Any, Final
+
+from kairos.authoring.failure import is_user_file
+
+NETWORK: Final = "network"
+WRITE: Final = "write"
+PROCESS: Final = "process"
+SIGNAL: Final = "signal"
+
+
+@dataclass(frozen=True)
+class Leak:
+    """One attempt to leave the process.
+
+    `kind` is `network`, `write`, `process` or `signal`. `what` and `target` read as a sentence: `connects to`
+    `db.prod:5432`. `file`, `line` and `function` name the user's own code, as near to the attempt as it gets (`file`
+    is empty where nothing is known). `step` is None outside of steps. `at_import`: a module tried it while it was
+    imported, and was answered with an ordinary PermissionError. `layer` is who stopped it: `audit` or `kernel`.
+    """
+
+    kind: str
+    what: str
+    target: str
+    file: str = ""
+    line: int = 0
+    function: str = ""
+    step: str | None = None
+    hint: str = ""
+    at_import: bool = False
+    layer: str = "audit"
+
+    def __str__(self) -> str:
+        text = f"{self.what} {self.target}".strip()
+        return f"{self.place}: {text}" if self.file else text
+
+    @property
+    def place(self) -> str:
+        """`FILE:LINE in FUNCTION`."""
+        return f"{self.file}:{self.line} in {self.function}" if self.function else f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A line of code."""
+
+    file: str
+    line: int
+    function: str
+
+
+class ReplayBlocked(BaseException):
+    """A step tried to leave the process. `leak` says what and where, `hint` what to do."""
+
+    def __init__(self, leak: Leak) -> None:
+        super().__init__(f"the replay stopped this: {leak}\n  hint: {leak.hint}")
+        self.leak = leak
+        self.hint = leak.hint
+
+
+class RefusedAtImport(PermissionError):
+    """A module tried to leave the process while it was imported. `leak` says what and where, `hint` what to do."""
+
+    def __init__(self, leak: Leak) -> None:
+        super().__init__(errno.EACCES, f"the replay stopped this: {leak} (hint: {leak.hint})")
+        self.leak = leak
+        self.hint = leak.hint
+
+
+class Ledger:
+    """The leaks of this process, each once per kind, deed and place. Any thread may write to it."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[object, ...], Leak] = {}
+        # Not a plain lock: the garbage collector may run a finaliser that leaks while the lock is held.
+        self._lock = threading.RLock()
+        self._step: str | None = None
+        self._step_place: Place | None = None
+
+    def begin_step(self, step: str, function: Callable[..., Any] | None = None) -> None:
+        """Leaks from now on belong to `step`; one whose own line is unknown is placed at `function`."""
+        self._step, self._step_place = step, _place_of(function)
+
+    def note(self, leak: Leak) -> Leak:
+        """Write `leak` down, unless it is known; returns it with the step under way and a place, if it had none."""
+        if not leak.step:
+            leak = replace(leak, step=self._step)
+        if not leak.file and self._step_place is not None:
+            place = self._step_place
+            leak = replace(leak, file=place.file, line=place.line, function=place.function)
+        with self._lock:
+            return self._found.setdefault(_key(leak), leak)
+
+    def moved(self, leak: Leak, place: Place) -> Leak:
+        """The place of a leak that is written down became known."""
+        better = replace(leak, file=place.file, line=place.line, function=place.function)
+        with self._lock:
+            self._found.pop(_key(leak), None)
+            return self._found.setdefault(_key(better), better)
+
+    def all(self) -> list[Leak]:
+        """In the order of their first time."""
+        with self._lock:
+            return list(self._found.values())
+
+
+def find_place(frame: FrameType | None) -> tuple[Place | None, bool]:
+    """The innermost line of the user's own code on this stack, and whether a module is being imported above it."""
+    importing = False
+    place: Place | None = None
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if name.startswith("<frozen importlib"):
+            importing = True
+        elif place is None and is_own_code(name):
+            place = Place(name, frame.f_lineno or 0, frame.f_code.co_qualname)
+        frame = frame.f_back
+    return place, importing
+
+
+def is_own_code(name: str) -> bool:
+    """Whether a file is the user's; generated code (`<string>`) is not, for nobody can open it."""
+    return not name.startswith("<") and is_user_file(name)
+
+
+def _key(leak: Leak) -> tuple[object, ...]:
+    return (leak.kind, leak.what, leak.target, leak.file, leak.line, leak.step)
+
+
+def _place_of(function: Callable[..., Any] | None) -> Place | None:
+    code = getattr(function, "__code__", None)
+    return None if code is None else Place(code.co_filename, code.co_firstlineno, code.co_qualname)
