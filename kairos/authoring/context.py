@@ -228,6 +228,11 @@ class StepContext:
                 found = self._effects
         return found
 
+    async def settled(self) -> None:
+        """Wait until every effect so far is durable. Raises StepCancelled if one cannot be."""
+        if self._effects is not None:
+            await self._effects.await_settled()
+
     @property
     def mismatch(self) -> EffectMismatch | None:
         """The effect that was not the recorded one, if there was such: the attempt has failed with it."""

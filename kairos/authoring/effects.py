@@ -293,8 +293,7 @@ class Effects:
     async def await_settled(self) -> None:
         """The same in a coroutine."""
         future = self.journal.settle()
-        if not future.done():
-            await asyncio.wait([asyncio.wrap_future(future)])
+        await _done(future)
         self._heed(future)
 
     def _heed(self, future: Future[None]) -> None:
@@ -343,7 +342,9 @@ class Effects:
     async def _abytes(self, payload: Payload | None) -> bytes:
         if payload is None or payload.data is not None:
             return _data(payload)
-        return await asyncio.wrap_future(self.journal.fetch(payload))
+        future = self.journal.fetch(payload)
+        await _done(future)
+        return future.result()
 
 
 _PASS_FUNCTION = 'Pass the function and its arguments apart: ctx.call("charge", charge_card, order.id).'
@@ -375,6 +376,27 @@ def _not_awaited(asked: Effect, value: Awaitable[Any]) -> InvalidArgument:
         f"effect {asked.name!r} returned a {type(value).__name__}, which nobody awaits",
         hint="An async function needs a step defined with `async def`, and `await ctx.call(...)`.",
     )
+
+
+async def _done(future: Future[Any]) -> None:
+    """Wait for a future without touching it: whoever else waits for it goes on waiting if this is cancelled."""
+    if future.done():
+        return
+    loop = asyncio.get_running_loop()
+    waiter: asyncio.Future[None] = loop.create_future()
+
+    def tell() -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
+    def wake(_: object) -> None:
+        try:
+            loop.call_soon_threadsafe(tell)
+        except RuntimeError:
+            pass  # the loop is closed: nobody waits any more
+
+    future.add_done_callback(wake)
+    await waiter
 
 
 def _is_in_loop() -> bool:

@@ -6,18 +6,20 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from kairos.authoring import Step, StepContext
 from kairos.authoring.executor import Cancelled, Failed, Succeeded, run_attempt
 from kairos.authoring.failure import describe_error
-from kairos.domain.commands import EmitLog, EmitMetric, FailStep, FinishStep, LoseLease, StopStep
+from kairos.domain.commands import EmitLog, EmitMetric, FailStep, FinishStep, LoseLease, RecordEffect, StopStep
 from kairos.domain.events import StepStarted
 from kairos.domain.payload import Payload
 from kairos.domain.projection import RunState
 from kairos.engine.held import Body, HeldRun
 from kairos.engine.isolation import Crashed, Isolation, Job
+from kairos.engine.journal import Journal
 from kairos.engine.office import Office, log
 from kairos.engine.transactional import Committed, Ended, Fenced, Transactional, Uncertain
 from kairos.store.failpoints import failpoint
@@ -27,31 +29,108 @@ if TYPE_CHECKING:
     from kairos.authoring.context import LogRecord, MetricRecord
 
 Ending = FinishStep | FailStep | LoseLease | StopStep
+Note = EmitLog | EmitMetric | RecordEffect
 
 
 class Sink:
-    """Takes log lines and metrics from a body, on whatever thread, to the inbox of its run."""
+    """Takes what a body says and has done, on whatever thread, to the inbox of its run.
 
-    __slots__ = ("_bodies", "_event", "_post")
+    Attributes:
+        opened: the journal of its effects, once it has asked for one.
+    """
 
-    def __init__(self, bodies: Bodies, post: Callable[[EmitLog | EmitMetric], None], event: StepStarted) -> None:
-        self._bodies, self._post, self._event = bodies, post, event
+    __slots__ = ("_bodies", "_event", "_state", "opened")
+
+    def __init__(self, bodies: Bodies, state: RunState, event: StepStarted) -> None:
+        self._bodies, self._state, self._event = bodies, state, event
+        self.opened: Journal | None = None
 
     def log(self, record: LogRecord) -> None:
         """Pass on a log line."""
         e = self._event
-        self._put(EmitLog(e.step, e.attempt, e.token, record.level, record.message, record.fields))
+        self._do(self.post, EmitLog(e.step, e.attempt, e.token, record.level, record.message, record.fields))
 
     def metric(self, record: MetricRecord) -> None:
         """Pass on a number."""
         e = self._event
-        self._put(EmitMetric(e.step, e.attempt, e.token, record.name, record.value, record.labels))
+        self._do(self.post, EmitMetric(e.step, e.attempt, e.token, record.name, record.value, record.labels))
 
-    def _put(self, command: EmitLog | EmitMetric) -> None:
+    def journal(self) -> Journal:
+        """Open the journal of effects."""
+        if self.opened is None:
+            self.opened = Journal(self, self._event, self._state.steps[self._event.step].effects)
+        return self.opened
+
+    def close(self) -> None:
+        """The attempt is over."""
+        if self.opened is not None:
+            self.opened.close("this attempt is over")
+
+    def put(self, command: RecordEffect) -> None:
+        """Pass on an effect."""
+        try:
+            self._do(self.post, command)
+        except RuntimeError:  # the event loop is closed: the worker is gone
+            self._refuse("its worker has ended")
+
+    def urge(self) -> None:
+        """Have what was passed on appended now."""
+        try:
+            self._do(self.hurry)
+        except RuntimeError:
+            self._refuse("its worker has ended")
+
+    def fetch(self, payload: Payload) -> Future[bytes]:
+        """Read a blob."""
+
+        async def read() -> bytes:
+            return (await self._bodies.fetch([payload]))[payload.sha256 or ""]
+
+        return asyncio.run_coroutine_threadsafe(read(), self._bodies.loop)
+
+    def post(self, command: Note) -> None:
+        """Take it, on the thread of the event loop."""
+        raise NotImplementedError
+
+    def hurry(self) -> None:
+        """Append what was taken, without waiting for more. On the thread of the event loop."""
+        raise NotImplementedError
+
+    def _refuse(self, reason: str) -> None:
+        if self.opened is not None:
+            self.opened.close(reason)
+
+    def _do(self, fn: Callable[..., None], *args: Any) -> None:
         if get_ident() == self._bodies.thread:
-            self._post(command)  # at once: later the attempt may have ended, and its lines would be refused
+            fn(*args)  # at once: later the attempt may have ended, and its lines would be refused
         else:
-            self._bodies.loop.call_soon_threadsafe(self._post, command)
+            self._bodies.loop.call_soon_threadsafe(fn, *args)
+
+
+class OwnSink(Sink):
+    """For a run that this worker owns."""
+
+    __slots__ = ("_held",)
+
+    def __init__(self, bodies: Bodies, held: HeldRun, event: StepStarted) -> None:
+        super().__init__(bodies, held.open.state, event)
+        self._held = held
+
+    def post(self, command: Note) -> None:
+        """Into the inbox; it is looked at soon."""
+        held = self._held
+        if held.dropped is not None:
+            if type(command) is RecordEffect:
+                self._refuse(held.dropped)
+            return
+        is_first = not held.inbox
+        held.inbox.append(command)
+        if is_first:
+            self._bodies.on_note(held)
+
+    def hurry(self) -> None:
+        """Have the run looked at."""
+        self._bodies.on_urgent(self._held)
 
 
 class Bodies:
@@ -62,22 +141,17 @@ class Bodies:
         self.on_done: Callable[[HeldRun, Ending | None], None] = lambda held, ending: None
         self.on_committed: Callable[[HeldRun], None] = lambda held: None
         self.on_note: Callable[[HeldRun], None] = lambda held: None
+        self.on_urgent: Callable[[HeldRun], None] = lambda held: None
         self.running: set[asyncio.Task[None]] = set()
         self.loop, self.thread = asyncio.get_running_loop(), get_ident()
 
     def begin(self, held: HeldRun, event: StepStarted) -> None:
         """Start the body of an attempt whose inputs are durable."""
         name = event.step
-
-        def post(command: EmitLog | EmitMetric) -> None:
-            if held.dropped is None:
-                held.inbox.append(command)
-                self.on_note(held)
-
         step = held.workflow.steps[name]
-        sink = Sink(self, post, event)
+        sink = OwnSink(self, held, event)
         ctx = self.context(held.name, held.open.state.workflow, event, sink)
-        body = held.bodies[name] = Body(name, event.attempt, event.token, ctx)
+        body = held.bodies[name] = Body(name, event.attempt, event.token, ctx, sink)
         body.task = self.loop.create_task(self._run(held, body, event, step, sink))
         self.running.add(body.task)
 
@@ -92,6 +166,7 @@ class Bodies:
             token=event.token,
             sink=sink,
             redaction=self.office.app.redaction,
+            journal=sink.journal,
         )
 
     def ask_to_stop(self, body: Body, step: Step[..., Any]) -> None:
@@ -131,6 +206,7 @@ class Bodies:
                 self.running.discard(body.task)
             if held.bodies.get(event.step) is body:
                 del held.bodies[event.step]
+            sink.close()
             self.on_done(held, ending)
             if ending is None:
                 self.on_committed(held)
@@ -149,7 +225,8 @@ class Bodies:
             office = self.office
             transactional = Transactional(office.dsn, office.definitions, state.run_id, epoch, event, is_helper)
         if event.isolated and self.isolation.app_spec is not None:
-            job = Job.of(ctx, state.fingerprint, run_input, upstream, step.spec.timeout, transactional)
+            earlier = (state.steps[event.step].effects or {}).values()
+            job = Job.of(ctx, state.fingerprint, run_input, upstream, step.spec.timeout, transactional, earlier)
             outcome = await self.isolation.run(job, sink)
         elif transactional is not None:
             outcome = await transactional.run(
@@ -215,12 +292,13 @@ class Bodies:
             if output is not None:
                 wanted[upstream] = output
         missing = [p for p in (state.input, *wanted.values()) if p.data is None]
-        found = await self._fetch(missing) if missing else {}
+        found = await self.fetch(missing) if missing else {}
 
         def data(payload: Payload) -> bytes:
             return payload.data if payload.data is not None else found[payload.digest]
 
         return data(state.input), {upstream: data(payload) for upstream, payload in wanted.items()}
 
-    async def _fetch(self, payloads: list[Payload]) -> dict[str, bytes]:
+    async def fetch(self, payloads: list[Payload]) -> dict[str, bytes]:
+        """Read blobs, by digest."""
         return await self.office.work.run(lambda conn: fetch_payloads(conn, payloads))

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import psycopg
 
-from kairos.domain.commands import FinishStep
+from kairos.domain.commands import FinishStep, RecordEffect
 from kairos.domain.states import ENDED, RunStatus
 from kairos.engine.held import HeldRun
 from kairos.engine.office import Office, log
@@ -253,4 +253,6 @@ def _batch(members: list[HeldRun]) -> Batch:
         for command in held.taken:
             if type(command) is FinishStep and command.output.sha256 is not None:
                 batch.add_blob(command.output)
+            elif type(command) is RecordEffect:
+                batch.add_blobs(command.arguments, command.result)
     return batch

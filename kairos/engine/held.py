@@ -9,14 +9,16 @@ from uuid import UUID
 
 from msgspec import Struct, field
 
-from kairos.domain.commands import Command
-from kairos.domain.events import StepStarted
+from kairos.domain.commands import Command, RecordEffect
+from kairos.domain.events import EffectRecorded, StepStarted
 from kairos.store.codec import Row
 from kairos.store.drive import OpenRun
 
 if TYPE_CHECKING:
     from kairos.authoring.context import StepContext
     from kairos.authoring.workflow import Workflow
+    from kairos.engine.bodies import Sink
+    from kairos.engine.journal import Journal
 
 
 class Body(Struct, eq=False):
@@ -26,6 +28,7 @@ class Body(Struct, eq=False):
     attempt: int
     token: int
     ctx: StepContext
+    sink: Sink
     task: asyncio.Task[None] | None = None
 
 
@@ -39,6 +42,7 @@ class HeldRun(Struct, eq=False):
         inbox: commands not yet decided.
         taken: commands decided into `rows`, kept so that they can be decided again if a flush is refused.
         starting: attempts whose start is in `rows`; their bodies begin when it is committed.
+        effects: effects that are in `rows`; their steps go on when they are committed.
         begun: (step, attempt, token) of bodies that began before their start was committed.
         bodies: attempts under way, by step.
         retries: step -> when its next attempt is due.
@@ -61,6 +65,7 @@ class HeldRun(Struct, eq=False):
     taken: list[Command] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     starting: list[StepStarted] = field(default_factory=list)
+    effects: list[EffectRecorded] = field(default_factory=list)
     begun: set[tuple[str, int, int]] = field(default_factory=set)
     bodies: dict[str, Body] = field(default_factory=dict)
     retries: dict[str, datetime] = field(default_factory=dict)
@@ -83,6 +88,11 @@ class HeldRun(Struct, eq=False):
     def run_id(self) -> UUID:
         """The run's id."""
         return self.open.state.run_id
+
+    def journal_of(self, effect: RecordEffect | EffectRecorded) -> Journal | None:
+        """The journal that an effect came from, if its attempt is still under way."""
+        body = self.bodies.get(effect.step)
+        return body.sink.opened if body is not None and body.token == effect.token else None
 
     def stop_timers(self) -> None:
         """Cancel what would wake this run later."""

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from kairos.domain.commands import Command, EmitLog, EmitMetric, FailStep, FinishStep, LoseLease, StartStep, StopStep
+from kairos.domain.commands import Command, FailStep, FinishStep, LoseLease, RecordEffect, StartStep, StopStep
 from kairos.domain.events import StepStarted
 from kairos.domain.projection import RunState
 from kairos.domain.states import StepStatus
-from kairos.engine.bodies import Bodies, Sink
+from kairos.engine.bodies import Bodies, Note, Sink
 from kairos.engine.held import Body
 from kairos.engine.office import Office, log
 from kairos.errors import KairosError
@@ -40,6 +40,24 @@ class Lane:
     commands: list[Command] = field(default_factory=list)
     claims: list[Helped] = field(default_factory=list)
     is_running: bool = False
+
+
+class HelpedSink(Sink):
+    """For a step of a run that another worker owns."""
+
+    __slots__ = ("_helper", "_run_id")
+
+    def __init__(self, helper: Helper, run_id: UUID, state: RunState, event: StepStarted) -> None:
+        super().__init__(helper.bodies, state, event)
+        self._helper, self._run_id = helper, run_id
+
+    def post(self, command: Note) -> None:
+        """Into the next append of the run, which begins at once."""
+        if not self._helper.put(self._run_id, self._event.step, command) and type(command) is RecordEffect:
+            self._refuse("the step is not this worker's any more")
+
+    def hurry(self) -> None:
+        """Nothing: it is on its way."""
 
 
 class Helper:
@@ -89,6 +107,15 @@ class Helper:
         while self.running:
             await asyncio.wait(self.running)
 
+    def put(self, run_id: UUID, step: str, command: Command) -> bool:
+        """Have what a body says appended. Whether the step is in hand."""
+        if (run_id, step) not in self.tasks:
+            return False
+        lane = self.lanes.setdefault(run_id, Lane())
+        lane.commands.append(command)
+        self._go(run_id, lane)
+        return True
+
     def _go(self, run_id: UUID, lane: Lane) -> None:
         if not lane.is_running:
             lane.is_running = True
@@ -128,13 +155,30 @@ class Helper:
                 conn, run_id, commands, within=within, schedule=schedule, once=once
             )
 
+        effects = [c for c in commands if isinstance(c, RecordEffect)]
         try:
             done = await self.office.work.run(work)
-        except BaseException:
+        except BaseException as exc:
+            for effect in effects:
+                self._answer(run_id, effect, f"its effects could not be recorded: {exc}")
             for helped in (*claims, *self._spoken_for(run_id, commands)):
                 self._let_go(helped)
             raise
+        refused = {id(command): refusal.reason for command, refusal in done.refused}
+        for effect in effects:
+            self._answer(run_id, effect, refused.get(id(effect)))
         self._after(done, commands, claims)
+
+    def _answer(self, run_id: UUID, effect: RecordEffect, refusal: str | None) -> None:
+        """Tell the step that its effect is durable, or will never be."""
+        helped = self.tasks.get((run_id, effect.step))
+        body = None if helped is None else helped.body
+        if body is None or body.token != effect.token or body.sink.opened is None:
+            return
+        if refusal is None:
+            body.sink.opened.committed()
+        else:
+            body.sink.opened.close(refusal)
 
     def _spoken_for(self, run_id: UUID, commands: list[Command]) -> list[Helped]:
         """The tasks whose end these commands tell."""
@@ -191,15 +235,9 @@ class Helper:
         step = workflow.steps[helped.step]
         run_id = helped.run_id
 
-        def post(command: EmitLog | EmitMetric) -> None:
-            if (run_id, event.step) in self.tasks:
-                lane = self.lanes.setdefault(run_id, Lane())
-                lane.commands.append(command)
-                self._go(run_id, lane)
-
-        sink = Sink(self.bodies, post, event)
+        sink = HelpedSink(self, run_id, state, event)
         ctx = self.bodies.context(str(state.run_id), state.workflow, event, sink)
-        helped.body = Body(event.step, event.attempt, event.token, ctx)
+        helped.body = Body(event.step, event.attempt, event.token, ctx, sink)
 
         async def run() -> None:
             ending: Command | None = None
@@ -210,6 +248,7 @@ class Helper:
             except Exception as exc:
                 ending = self.bodies.broken(event, ctx, exc)
             finally:
+                sink.close()
                 self._free_slot(helped)
                 if ending is None:
                     self._let_go(helped)

@@ -13,6 +13,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 from dataclasses import replace
 from typing import Any, BinaryIO
 
@@ -26,6 +27,7 @@ from kairos.domain import canonical
 from kairos.engine.isolation import PARENT, Job, outcome_to_line
 from kairos.engine.lifeline import die_with_parent
 from kairos.engine.logs import escape_prints
+from kairos.engine.relay import PipeJournal
 from kairos.engine.transactional import Ended
 from kairos.errors import ConfigError
 
@@ -35,19 +37,23 @@ class LineSink:
 
     def __init__(self, out: BinaryIO) -> None:
         self._out = out
+        self._lock = threading.Lock()
 
     def log(self, record: LogRecord) -> None:
         """Pass on a log line."""
-        self._send({"log": {"level": record.level, "message": record.message, "fields": dict(record.fields)}})
+        self.send({"log": {"level": record.level, "message": record.message, "fields": dict(record.fields)}})
 
     def metric(self, record: MetricRecord) -> None:
         """Pass on a number."""
         body = {"name": record.name, "value": record.value, "labels": dict(record.labels)}
-        self._send({"metric": body})
+        self.send({"metric": body})
 
-    def _send(self, message: dict[str, object]) -> None:
-        self._out.write(canonical.encode_trusted(message) + b"\n")
-        self._out.flush()
+    def send(self, message: dict[str, Any]) -> None:
+        """Write one line."""
+        raw = canonical.encode_trusted(message) + b"\n"
+        with self._lock:
+            self._out.write(raw)
+            self._out.flush()
 
 
 def main() -> None:
@@ -55,9 +61,13 @@ def main() -> None:
     # The protocol gets a descriptor of its own: a print() in the step must not be taken for an answer.
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
+    # And so do the worker's answers: what the step reads from standard input is nothing.
+    orders = os.fdopen(os.dup(0), "rb")
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
     escape_prints()
     die_with_parent(int(os.environ[PARENT]), signal.SIGKILL)
-    job = Job.from_line(sys.stdin.buffer.readline())
+    job = Job.from_line(orders.readline())
     _volunteer_for_the_oom_killer()
     try:
         app = load_app(sys.argv[1])
@@ -66,7 +76,7 @@ def main() -> None:
         # Of this one attempt, not of the process: nothing has crashed. The locals would be the module's globals.
         _answer(out, Failed(replace(describe_error(exc), locals={}), retryable=True))
     else:
-        _answer(out, _run(app, step, job, out))
+        _answer(out, _run(app, step, job, LineSink(out), orders))
     with contextlib.suppress(OSError):
         sys.stdout.flush()
         sys.stderr.flush()
@@ -86,7 +96,18 @@ def _workflow(app: App, job: Job) -> Workflow:
     return workflow
 
 
-def _run(app: App, step: Step[..., Any], job: Job, out: BinaryIO) -> Ended:
+def _run(app: App, step: Step[..., Any], job: Job, sink: LineSink, orders: BinaryIO) -> Ended:
+    journals: list[PipeJournal] = []
+
+    def journal() -> PipeJournal:
+        journals.append(PipeJournal(sink.send, orders, job.effects))
+        return journals[0]
+
+    def stop(*_: object) -> None:
+        ctx.cancel("the worker asked for it")
+        for opened in journals:
+            opened.close("the worker asked for it")
+
     ctx = StepContext(
         run_id=job.run_id,
         workflow=job.workflow,
@@ -94,10 +115,11 @@ def _run(app: App, step: Step[..., Any], job: Job, out: BinaryIO) -> Ended:
         step=job.step,
         attempt=job.attempt,
         token=job.token,
-        sink=LineSink(out),
+        sink=sink,
         redaction=app.redaction,
+        journal=journal,
     )
-    signal.signal(signal.SIGTERM, lambda *_: ctx.cancel("the worker asked for it"))
+    signal.signal(signal.SIGTERM, stop)
     run = job.transactional.run if job.transactional else run_attempt
     return asyncio.run(run(step, ctx, job.run_input, job.upstream, threads=Threads("isolated"), timeout=job.timeout))
 

@@ -2,7 +2,7 @@
 
 A step that was in flight when its worker died may have killed it. What it does to its child (a segfault,
 `os._exit`, exhausted memory) ends that child alone, and waitpid tells the signal. The child gets its job on
-standard input, sends logs, metrics and its outcome as lines of JSON, and talks to the database only for a
+standard input, sends logs, metrics, effects and its outcome as lines of JSON, and talks to the database only for a
 transactional step.
 """
 
@@ -13,20 +13,24 @@ import base64
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from kairos.authoring.context import ContextSink, LogRecord, MetricRecord
 from kairos.authoring.executor import Cancelled, Failed, Succeeded
 from kairos.domain import canonical
 from kairos.domain.error_info import ErrorInfo
+from kairos.domain.events import EffectRecorded
 from kairos.domain.payload import Payload
+from kairos.engine.relay import Relay
 from kairos.engine.transactional import Committed, Ended, Fenced, Transactional, Uncertain
+from kairos.store.codec import Row, decode, encode_body
 
 if TYPE_CHECKING:
     from kairos.authoring import StepContext
+    from kairos.engine.journal import Journal
 
 PARENT: Final = "KAIROS_ISOLATED"
 """The environment variable that tells the child who its worker is."""
@@ -47,6 +51,7 @@ class Job:
 
     Attributes:
         fingerprint: of the workflow as the worker has it; the child must have loaded the same.
+        effects: what earlier attempts have recorded.
     """
 
     workflow: str
@@ -59,6 +64,7 @@ class Job:
     upstream: Mapping[str, bytes]
     timeout: timedelta | None
     transactional: Transactional | None = None
+    effects: tuple[EffectRecorded, ...] = ()
 
     @classmethod
     def of(
@@ -69,11 +75,12 @@ class Job:
         upstream: Mapping[str, bytes],
         timeout: timedelta | None,
         transactional: Transactional | None,
+        effects: Iterable[EffectRecorded] = (),
     ) -> Job:
         """The attempt that `ctx` stands for."""
         return cls(
             ctx.workflow, fingerprint, ctx.run_id, ctx.step, ctx.attempt, ctx.token,
-            run_input, upstream, timeout, transactional,
+            run_input, upstream, timeout, transactional, tuple(effects),
         )  # fmt: skip
 
     def to_line(self) -> bytes:
@@ -91,6 +98,7 @@ class Job:
                     "upstream": {name: _pack(raw) for name, raw in self.upstream.items()},
                     "timeout": None if self.timeout is None else self.timeout.total_seconds(),
                     "transactional": None if self.transactional is None else self.transactional.to_json(),
+                    "effects": [[e.attempt, e.token, canonical.fragment(encode_body(e))] for e in self.effects],
                 }
             )
             + b"\n"
@@ -103,6 +111,7 @@ class Job:
         timeout = None if d["timeout"] is None else timedelta(seconds=d["timeout"])
         upstream = {name: _unpack(raw) for name, raw in d["upstream"].items()}
         transactional = d["transactional"] and Transactional.from_json(d["transactional"])
+        effects = tuple(_effect(d["step"], *row) for row in d["effects"])
         return cls(
             d["workflow"],
             d["fingerprint"],
@@ -114,6 +123,7 @@ class Job:
             upstream,
             timeout,
             transactional or None,
+            effects,
         )
 
 
@@ -147,6 +157,23 @@ def outcome_from_json(data: Mapping[str, Any]) -> Ended:
     return Cancelled()
 
 
+def _effect(step: str, attempt: int, token: int, body: dict[str, Any]) -> EffectRecorded:
+    raw = canonical.encode_trusted(body)
+    event = decode(Row(0, EffectRecorded.kind, _NEVER, step, attempt, token, b"", raw)).event
+    assert isinstance(event, EffectRecorded)
+    return event
+
+
+_NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class EffectSink(ContextSink, Protocol):
+    """Takes the effects of a step too."""
+
+    def journal(self) -> Journal:
+        """Open their journal."""
+
+
 class Isolation:
     """Starts a child for each suspect and listens to it.
 
@@ -159,15 +186,15 @@ class Isolation:
         # Each child imports the app: more at once than there are cores would only slow all of them down.
         self._turn = asyncio.Semaphore(max(2, os.cpu_count() or 2))
 
-    async def run(self, job: Job, sink: ContextSink) -> Ended | Crashed:
-        """Run one attempt in a process of its own; its logs and metrics go to `sink`.
+    async def run(self, job: Job, sink: EffectSink) -> Ended | Crashed:
+        """Run one attempt in a process of its own; its logs, metrics and effects go to `sink`.
 
         Cancelling this stops the child: first SIGTERM, then SIGKILL.
         """
         async with self._turn:
             return await self._run(job, sink)
 
-    async def _run(self, job: Job, sink: ContextSink) -> Ended | Crashed:
+    async def _run(self, job: Job, sink: EffectSink) -> Ended | Crashed:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -181,11 +208,14 @@ class Isolation:
         assert process.stdin is not None
         assert process.stdout is not None
         answer: Ended | None = None
+        relay = Relay(sink.journal, process.stdin)
         try:
             process.stdin.write(job.to_line())
             await process.stdin.drain()
             async for line in process.stdout:
-                answer = self._hear(canonical.decode(line), sink) or answer
+                message = canonical.decode(line)
+                if not relay.hear(message):
+                    answer = self._hear(message, sink) or answer
             code = await process.wait()
         except (BrokenPipeError, ConnectionResetError):
             code = await process.wait()

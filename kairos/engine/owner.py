@@ -23,6 +23,7 @@ from kairos.domain.commands import (
     FinishStep,
     FireRetry,
     LoseLease,
+    RecordEffect,
     Refusal,
     RejectWrite,
     StartStep,
@@ -30,7 +31,7 @@ from kairos.domain.commands import (
 )
 from kairos.domain.decisions import expires_at
 from kairos.domain.error_info import ErrorInfo
-from kairos.domain.events import Event, StepFailed, StepStarted
+from kairos.domain.events import EffectRecorded, Event, StepFailed, StepStarted
 from kairos.domain.graph import DEFAULT_PRIORITY
 from kairos.domain.projection import RunState
 from kairos.domain.states import ENDED, RunStatus, StepStatus
@@ -38,7 +39,7 @@ from kairos.engine.bodies import Bodies
 from kairos.engine.held import HeldRun
 from kairos.engine.leases import killed_by
 from kairos.engine.office import Office, log
-from kairos.errors import KairosError
+from kairos.errors import KairosError, PayloadError
 from kairos.store.codec import Row, first_hash
 from kairos.store.drive import OpenRun, drive, input_hash, tokens_spent
 from kairos.store.failpoints import failpoint
@@ -81,6 +82,7 @@ class Owner:
         self._traits: dict[str, Traits] = {}
         self._queues = frozenset(office.options.queues)
         bodies.on_done = self.body_done
+        bodies.on_urgent = self.mark
 
     # -- taking runs -------------------------------------------------------------------------------------
 
@@ -264,6 +266,8 @@ class Owner:
                     held.starting.append(event)
             elif type(event) is StepFailed and event.retry_at is not None:
                 held.retries[event.step] = event.retry_at
+            elif type(event) is EffectRecorded:
+                held.effects.append(event)
         for command, refusal in refused:
             self._refused(held, command, refusal)
 
@@ -272,6 +276,10 @@ class Owner:
             step = held.open.state.steps[command.step]
             if step.status is StepStatus.DONE and (step.attempt, step.token) == (command.attempt, command.token):
                 return  # our own write, sent twice after a lost reply
+        if isinstance(command, RecordEffect):
+            journal = held.journal_of(command)
+            if journal is not None:
+                journal.close(refusal.reason)
         if isinstance(command, FinishStep | FailStep):
             self.office.stale_writes += 1
             log.warning("stale_write_rejected run=%s step=%s attempt=%s token=%s: %s",
@@ -284,6 +292,12 @@ class Owner:
         held.expected = held.open.state.seq
         held.rows, held.taken, held.in_flight, held.resend = [], [], False, False
         starts, held.starting = held.starting, []
+        if held.effects:
+            for recorded in held.effects:
+                journal = held.journal_of(recorded)
+                if journal is not None:
+                    journal.committed()
+            held.effects = []
         state = held.open.state
         if state.status in ENDED:
             self._finish(held)
@@ -373,7 +387,7 @@ class Owner:
             self.drop(held, f"the run is {run.state.status}", is_stale=True)
             return
         held.inbox = [*held.taken, *held.inbox]
-        held.rows, held.taken, held.starting, held.resend = [], [], [], False
+        held.rows, held.taken, held.starting, held.effects, held.resend = [], [], [], [], False
         self._retries_from_state(held)
         if run.state.cancel_requested:
             self._cancel(held)
@@ -412,6 +426,10 @@ class Owner:
         """The database refuses what a step of this run produced: that step fails, with a clear error."""
         text = f"the database refused to store this step's outcome: {str(exc).splitlines()[0]}"
         error = ErrorInfo("kairos.errors.PayloadError", text)
+        for command in held.taken:
+            if isinstance(command, RecordEffect) and (journal := held.journal_of(command)) is not None:
+                journal.refuse(PayloadError(f"the database refused to store effect {command.name!r}: {exc}"))
+        held.taken = [c for c in held.taken if not isinstance(c, RecordEffect)]
         held.taken = [
             FailStep(step=c.step, attempt=c.attempt, token=c.token, error=error, retryable=False)
             if isinstance(c, FinishStep | FailStep)
@@ -425,7 +443,7 @@ class Owner:
         """Take a run with tasks out forward: lock its head, decide, append, offer."""
         commands, held.inbox = [*held.taken, *held.inbox], []
         self.office.slots.give(len(held.starting))
-        held.rows, held.taken, held.starting = [], [], []
+        held.rows, held.taken, held.starting, held.effects = [], [], [], []
         once, offered = Once(), set[str]()
 
         async def within(conn: Conn, done: Advanced) -> None:

@@ -19,6 +19,7 @@ import psycopg
 from psycopg import Connection
 
 from kairos.authoring import Step, StepContext
+from kairos.authoring.context import StepCancelled
 from kairos.authoring.executor import Failed, Outcome, Succeeded, run_attempt
 from kairos.authoring.failure import describe_error
 from kairos.authoring.threads import Threads
@@ -123,6 +124,7 @@ class Transactional:
                 ended = await run_attempt(step, ctx, run_input, upstream, threads=threads, timeout=timeout)
                 if not isinstance(ended, Succeeded):
                     raise psycopg.Rollback(tx)
+                await _settle(ctx)
                 await self._finish(conn, ended, began)
                 ended = Committed()
                 failpoint("before_commit")
@@ -142,6 +144,8 @@ class Transactional:
             await asyncio.to_thread(tx.__enter__)
             ctx.connection = conn
             ended = await run_attempt(step, ctx, run_input, upstream, threads=threads, timeout=timeout)
+            if isinstance(ended, Succeeded):
+                await _settle(ctx)
             return await asyncio.to_thread(self._end_blocking, conn, tx, ended, began)
         finally:
             ctx.connection = None
@@ -174,6 +178,14 @@ class Transactional:
         done = await history.advance(conn, self.run_id, [command], within=within, epoch=self.epoch)
         if done.refused:
             raise StaleWrite(f"step {e.step!r} of run {self.run_id}: {done.refused[0][1].reason}")
+
+
+async def _settle(ctx: StepContext) -> None:
+    """Its effects first: they are recorded outside of the transaction, and an attempt that is done records no more."""
+    try:
+        await ctx.settled()
+    except StepCancelled as exc:
+        raise StaleWrite(f"step {ctx.step!r} of run {ctx.run_id}: {exc}") from None
 
 
 class _Cursor:

@@ -43,6 +43,12 @@ class Batch:
         if payload.sha256 is not None and payload.data is not None:
             self.blobs[payload.sha256] = payload.data
 
+    def add_blobs(self, *payloads: Payload | None) -> None:
+        """The same for several, some of which may be missing."""
+        for payload in payloads:
+            if payload is not None:
+                self.add_blob(payload)
+
     def blob_params(self) -> dict[str, Any]:
         """Parameters of `put_blobs`."""
         return {

@@ -19,7 +19,7 @@ from psycopg import AsyncConnection
 
 from kairos.domain import canonical
 from kairos.domain.commands import Command, Refusal
-from kairos.domain.events import Event, RunCancelled, RunExpired, RunFailed, StepDone, StepOverridden
+from kairos.domain.events import EffectRecorded, Event, RunCancelled, RunExpired, RunFailed, StepDone, StepOverridden
 from kairos.domain.fingerprint import Definition
 from kairos.domain.payload import Payload
 from kairos.domain.projection import RunState, apply
@@ -216,6 +216,8 @@ class History:
             for event in done.events:
                 if isinstance(event, StepDone):
                     batch.add_blob(event.output)
+                elif isinstance(event, EffectRecorded):
+                    batch.add_blobs(event.arguments, event.result)
             await self._write(conn, batch, done)
         return done
 

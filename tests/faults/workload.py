@@ -263,3 +263,33 @@ def _exhaust_memory() -> None:
 def echo(value: Any) -> Any:
     """Gives back what it is given."""
     return value
+
+
+# -- effects: a durable function whose process is killed between two of them ----------------------------------
+
+
+def _bell(ctx: kairos.StepContext, what: str) -> str:
+    ledger.write(what, ctx)
+    return what
+
+
+@app.job(retry=QUICK)
+def rings(kill_after: str, ctx: kairos.StepContext) -> list[str]:
+    """Three effects; the first process to come to the end of `kill_after` is killed."""
+    heard = []
+    for what in ("first", "second", "third"):
+        heard.append(ctx.call(what, lambda what=what: _bell(ctx, what)))
+        if what == kill_after and ctx.attempt == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return [*heard, str(ctx.uuid())]
+
+
+@app.job(retry=QUICK)
+async def arings(kill_after: str, ctx: kairos.StepContext) -> list[str]:
+    """The same, async."""
+    heard = []
+    for what in ("first", "second", "third"):
+        heard.append(await ctx.call(what, lambda what=what: _bell(ctx, what)))
+        if what == kill_after and ctx.attempt == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return [*heard, str(ctx.uuid())]
