@@ -25,6 +25,7 @@ from kairos.domain.events import LogEmitted, StepDone
 from kairos.errors import BundleError, HistoryError
 from kairos.replay.bundle import CAPS, export_bundle, open_bundle, verify_bundle, write_bundle
 from kairos.replay.bundle.container import seal_of
+from kairos.replay.bundle.erasing import any_of
 from kairos.replay.bundle.layout import SEAL_SIZE
 from kairos.replay.record import RunRecord
 from kairos.store.connect import Session
@@ -488,3 +489,13 @@ def test_a_flip_inside_an_entry_is_never_accepted(bundle: Path, data: st.DataObj
 def test_a_log_line_keeps_its_letters(record_of: RecordOf, tmp_path: Path) -> None:
     record = open_bundle(write_bundle(record_of("good"), tmp_path / "run.kairos").path)
     assert [r.event.message for r in record.history if isinstance(r.event, LogEmitted)] == ["charging", "charging"]
+
+
+@given(st.sets(st.text("ab|.*", min_size=1, max_size=40), min_size=1, max_size=12), st.text("ab|.*", max_size=80))
+def test_any_of_many_texts_is_found_the_longest_first(values: set[str], text: str) -> None:
+    expected, place = "", 0
+    while place < len(text):
+        found = max((value for value in values if text.startswith(value, place)), key=len, default="")
+        expected += "#" if found else text[place]
+        place += len(found) or 1
+    assert any_of(values).sub("#", text) == expected

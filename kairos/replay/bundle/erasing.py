@@ -11,6 +11,7 @@ an event says when what happened, and must be read back.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ from kairos.replay.paths import join
 MAX_PATHS: Final = 100
 """Paths that are listed for one event or value; beyond that they are counted."""
 
+_DEPTH: Final = 24
 _Walk = Callable[[Any, str], Any]
 
 TEXTS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -56,7 +58,9 @@ class Eraser:
     def __init__(self, rules: Redaction | None = None, *, payloads: bool = True) -> None:
         self.rules, self.payloads = rules or Redaction(), payloads
         self._redactor = Redactor(self.rules)
-        self._values: dict[str, bytes] = {}
+        self._values: set[str] = set()
+        self._search: re.Pattern[str] | None = None
+        self._named: dict[str, bool] = {}
 
     @property
     def pattern_count(self) -> int:
@@ -88,7 +92,7 @@ class Eraser:
     def event(self, kind: str, body: bytes) -> tuple[bytes, list[str]]:
         """The body with what must not leave blanked, and the paths of that."""
         data: dict[str, Any] = canonical.decode(body)
-        walk, paths = self._walk(body) if self.payloads else _wiping()
+        walk, paths = self._walk() if self.payloads else _wiping()
         for part in TEXTS.get(kind, ()):
             if part in data:
                 data[part] = _error(data[part], walk, part) if part == "error" else walk(data[part], part)
@@ -96,7 +100,7 @@ class Eraser:
 
     def blob(self, raw: bytes) -> tuple[bytes, list[str]]:
         """The same for a value."""
-        walk, paths = self._walk(raw)
+        walk, paths = self._walk()
         value = walk(canonical.decode(raw), "")
         return (canonical.encode_trusted(value) if paths else raw), paths
 
@@ -117,23 +121,27 @@ class Eraser:
         for item in _scalars(value):
             text = item if isinstance(item, str) else json.dumps(item)
             if len(text) >= MIN_VALUE and not isinstance(item, bool) and text != PLACEHOLDER:
-                self._values[text] = text.encode()
+                # Inside the repr of a local variable, or inside JSON that is a text, it is written with escapes.
+                self._values.update((text, repr(text)[1:-1], json.dumps(text)[1:-1]))
+                self._search = None
 
     def _names(self, name: str) -> bool:
-        # The edits of a fork are named by path: `reserve.card`.
-        return self._redactor.names(name) or ("." in name and self._redactor.names(name.rpartition(".")[2]))
+        known = self._named.get(name)
+        if known is None:
+            # The edits of a fork are named by path: `reserve.card`.
+            known = self._redactor.names(name) or self._redactor.names(name.rpartition(".")[2])
+            self._named[name] = known
+        return known
 
-    def _walk(self, raw: bytes) -> tuple[_Walk, list[str]]:
+    def _walk(self) -> tuple[_Walk, list[str]]:
         """A function that blanks the parts of a value, and the list that it adds the paths to."""
         paths: list[str] = []
-        # Few of many values stand in one text, and looking for one costs next to nothing. Escapes may hide one.
-        known = [v for v, data in self._values.items() if data in raw or json.dumps(v)[1:-1] != v]
-        known = sorted({form for v in known for form in (v, repr(v)[1:-1], json.dumps(v)[1:-1])}, key=len, reverse=True)
+        if self._values and self._search is None:
+            self._search = any_of(self._values)
+        search = self._search
 
         def text(item: str) -> str:
-            for value in known:
-                item = item.replace(value, PLACEHOLDER)
-            return self._redactor.blank(item)
+            return self._redactor.blank(item if search is None else search.sub(PLACEHOLDER, item))
 
         def walk(item: Any, path: str) -> Any:
             if isinstance(item, dict):
@@ -144,7 +152,7 @@ class Eraser:
                 cleared = text(item)
             elif type(item) in (int, float):
                 written = json.dumps(item)
-                cleared = PLACEHOLDER if written in known else item
+                cleared = PLACEHOLDER if written in self._values else item
             else:
                 return item
             if cleared != item:
@@ -162,6 +170,28 @@ class Eraser:
             return name, walk(inner, place)
 
         return walk, paths
+
+
+def any_of(values: Iterable[str]) -> re.Pattern[str]:
+    """A pattern that finds any of thousands of texts, the longest where several begin.
+
+    As a tree of their first letters: an alternation of all would be tried from end to end at every letter.
+    """
+    root: dict[str, Any] = {}
+    for value in values:
+        node = root
+        for letter in value[:_DEPTH]:
+            node = node.setdefault(letter, {})
+        node.setdefault("", []).append(value[_DEPTH:])
+
+    def pattern(node: dict[str, Any]) -> str:
+        rests = node.get("", [])
+        parts = [re.escape(letter) + pattern(below) for letter, below in node.items() if letter]
+        parts += [re.escape(rest) for rest in sorted(rests, key=len, reverse=True) if rest]
+        found = parts[0] if len(parts) == 1 and "" not in rests else f"(?:{'|'.join(parts)})"
+        return found + "?" if "" in rests and parts else found if parts else ""
+
+    return re.compile(pattern(root))
 
 
 def marks(value: Any, path: str = "") -> Iterable[str]:
