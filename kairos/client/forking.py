@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
@@ -24,7 +25,7 @@ from kairos.domain.projection import RunState
 from kairos.errors import InvalidArgument, RunNotFound, WorkflowNotFound
 from kairos.store import arrays
 from kairos.store.batch import Batch
-from kairos.store.codec import first_hash
+from kairos.store.codec import encode, first_hash
 from kairos.store.connect import Session
 from kairos.store.drive import OpenRun
 from kairos.store.failpoints import failpoint
@@ -219,19 +220,26 @@ class Forker:
                 keys = key_params([start])
                 held = await (await conn.execute(query("find_keys"), keys)).fetchall() if keys else []
                 return resolve(start, created, holders_of(held))
-            run = OpenRun(RunState(start.run_id, planned.definition.graph), first_hash(start.run_id))
-            run.record(_scheduled(start), now)
-            given = {step: payload for step, payload in planned.payloads.items() if step is not None}
-            events = fork_events(planned.plan, given, planned.edits, request.author, request.reason)
-            batch = Batch()
-            batch.add(run, 1, [run.record(event, now) for event in events])
-            await flush(conn, batch.params())
+            await flush(conn, _rest(planned, start, now).params())
             await conn.execute(query("put_fork"), _row(planned, now))
             needed = {parent.run_id, *(origin.run for origin in planned.plan.reused.values())}
             params = {"holder": start.run_id, "run_ids": sorted(UUID(run) for run in needed)}
             await conn.execute(query("hold_for_fork"), params)
             failpoint("before_commit")
         return start.run_id
+
+
+def _rest(planned: PlannedFork, start: Start, now: datetime) -> Batch:
+    """What follows the first event of the fork. It is not folded: only where its log ends matters here."""
+    given = {step: payload for step, payload in planned.payloads.items() if step is not None}
+    events = fork_events(planned.plan, given, planned.edits, planned.request.author, planned.request.reason)
+    rows = [encode(_scheduled(start), 1, now, first_hash(start.run_id))]
+    for seq, event in enumerate(events, 2):
+        rows.append(encode(event, seq, now, rows[-1].hash))
+    end = RunState(start.run_id, planned.definition.graph, seq=len(rows))
+    batch = Batch()
+    batch.add(OpenRun(end, rows[-1].hash), 1, rows[1:])
+    return batch
 
 
 def _start_of(planned: PlannedFork) -> Start:
@@ -274,7 +282,7 @@ def _identity(planned: PlannedFork) -> str:
     return sha256(canonical.encode(asked)).hexdigest()
 
 
-def _row(planned: PlannedFork, now: Any) -> dict[str, Any]:
+def _row(planned: PlannedFork, now: datetime) -> dict[str, Any]:
     parent, request = planned.parent, planned.request
     return {
         "run_id": planned.run_id,

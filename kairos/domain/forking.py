@@ -77,10 +77,16 @@ KINDS: Final = (
 """All that `read_parent` needs of a log."""
 
 
-def read_parent(run_id: str, seq: int, history: Iterable[Recorded]) -> Parent:
-    """Read a parent from those of its events that are of `KINDS`. Raises HistoryError."""
+def read_parent(
+    run_id: str, seq: int, history: Iterable[Recorded], done: Mapping[str, Origin] | None = None
+) -> Parent:
+    """Read a parent from those of its events that are of `KINDS`. `done`: what `step_done`s left out of it say.
+
+    Raises:
+        HistoryError: it does not begin with `run_scheduled`.
+    """
     scheduled: RunScheduled | None = None
-    root, outputs = run_id, dict[str, Origin]()
+    root, outputs = run_id, dict(done or {})
     for recorded in history:
         event = recorded.event
         match event:

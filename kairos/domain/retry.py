@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any
 
 from kairos.domain.duration import Duration, format_duration, parse_duration
@@ -96,19 +97,28 @@ class Retry:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Retry:
         """Rebuild a pinned policy. Exception types stay names: they live in code."""
-        base, cap = (timedelta(microseconds=data[key]) for key in ("base_us", "cap_us"))
-        policy = cls(data["attempts"], min(base, cap), data["factor"], cap, data["jitter"])
-        # What a definition was stored with stays readable, whatever would be refused in a new one.
-        object.__setattr__(policy, "base", base)
-        for name in ("retry_on", "never_retry"):
-            object.__setattr__(policy, name, tuple(data[name]) if data.get(name) else None)
-        return policy
+        numbers = (data[key] for key in ("attempts", "base_us", "factor", "cap_us", "jitter"))
+        return _pinned(*numbers, *(tuple(data.get(key) or ()) for key in ("retry_on", "never_retry")))
 
     def __str__(self) -> str:
         if self.attempts == 1:
             return "no retry"
         base, cap = format_duration(self.base_delay), format_duration(self.cap_delay)
         return f"{self.attempts} attempts, {base} x{self.factor:g} up to {cap}"
+
+
+@lru_cache(maxsize=256)
+def _pinned(
+    attempts: int, base_us: int, factor: float, cap_us: int, jitter: float, only: tuple[str, ...], never: tuple[str, ...]
+) -> Retry:
+    """Thousands of steps of one workflow have the same policy: it is put together once."""
+    base, cap = timedelta(microseconds=base_us), timedelta(microseconds=cap_us)
+    policy = Retry(attempts, min(base, cap), factor, cap, jitter)
+    # What a definition was stored with stays readable, whatever would be refused in a new one.
+    object.__setattr__(policy, "base", base)
+    object.__setattr__(policy, "retry_on", only or None)
+    object.__setattr__(policy, "never_retry", never or None)
+    return policy
 
 
 def may_retry(policy: Retry, failures: int) -> bool:

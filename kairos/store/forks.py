@@ -8,9 +8,9 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from kairos.domain.forking import KINDS, Parent, read_parent
+from kairos.domain.forking import KINDS, Origin, Parent, read_parent
 from kairos.errors import RunNotFound
-from kairos.store.codec import Row, decode
+from kairos.store.codec import Row, decode, output_of_done
 from kairos.store.connect import Session
 from kairos.store.history import Conn
 from kairos.store.queries import query
@@ -49,8 +49,18 @@ async def load_parent(conn: Conn, run_id: UUID) -> Parent:
     if head is None:
         raise RunNotFound(f"there is no run {run_id}", run_id=str(run_id))
     params = {"run_id": run_id, "upto": head[1], "kinds": list(KINDS)}
-    rows = await (await conn.execute(query("read_fork_source"), params, prepare=True)).fetchall()
-    return read_parent(str(run_id), head[1], (decode(Row(*row)) for row in rows))
+    cursor = await conn.execute(query("read_fork_source"), params, prepare=True)
+    parent, done, rest = str(run_id), dict[str, Origin](), list[Row]()
+    for row in map(_row, await cursor.fetchall()):
+        if row.kind == "step_done" and row.step is not None:
+            done[row.step] = Origin(parent, row.seq, *output_of_done(row))
+        else:
+            rest.append(row)
+    return read_parent(parent, head[1], map(decode, rest), done)
+
+
+def _row(columns: tuple[Any, ...]) -> Row:
+    return Row(*columns)
 
 
 async def read_family(session: Session, run_id: UUID) -> list[Fork]:
