@@ -77,9 +77,7 @@ KINDS: Final = (
 """All that `read_parent` needs of a log."""
 
 
-def read_parent(
-    run_id: str, seq: int, history: Iterable[Recorded], done: Mapping[str, Origin] | None = None
-) -> Parent:
+def read_parent(run_id: str, seq: int, history: Iterable[Recorded], done: Mapping[str, Origin] | None = None) -> Parent:
     """Read a parent from those of its events that are of `KINDS`. `done`: what `step_done`s left out of it say.
 
     Raises:

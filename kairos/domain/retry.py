@@ -109,7 +109,13 @@ class Retry:
 
 @lru_cache(maxsize=256)
 def _pinned(
-    attempts: int, base_us: int, factor: float, cap_us: int, jitter: float, only: tuple[str, ...], never: tuple[str, ...]
+    attempts: int,
+    base_us: int,
+    factor: float,
+    cap_us: int,
+    jitter: float,
+    only: tuple[str, ...],
+    never: tuple[str, ...],
 ) -> Retry:
     """Thousands of steps of one workflow have the same policy: it is put together once."""
     base, cap = timedelta(microseconds=base_us), timedelta(microseconds=cap_us)
