@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, ParamSpec, TypeVar, overload
 
@@ -72,6 +72,7 @@ class App:
         ttl: Duration | None = None,
         retry: Retry | None = None,
         timeout: MaybeDuration = UNSET,
+        replay_ignore: Iterable[str] = (),
     ) -> Workflow:
         """Begin a workflow.
 
@@ -83,12 +84,24 @@ class App:
             ttl: how long a run may wait for a worker before it is EXPIRED.
             retry: for steps that have none of their own.
             timeout: for steps that have none of their own; None means no limit.
+            replay_ignore: what does not count when a replay or `kairos diff` compares outputs: paths such as
+                `created_at`, `*.updated_at`, `items[*].id`, `**.trace_id`. No part of the fingerprint.
 
         Raises:
             DefinitionError: an option is wrong, or the name is taken.
         """
         self._refuse_twin(check_name(name, "workflow"))
-        made = Workflow(self, name, input=input, queue=queue, priority=priority, ttl=ttl, retry=retry, timeout=timeout)
+        made = Workflow(
+            self,
+            name,
+            input=input,
+            queue=queue,
+            priority=priority,
+            ttl=ttl,
+            retry=retry,
+            timeout=timeout,
+            replay_ignore=replay_ignore,
+        )
         self._workflows[name] = made
         return made
 
@@ -106,6 +119,7 @@ class App:
         retry: Retry | None = None,
         timeout: MaybeDuration = UNSET,
         crash_limit: int = DEFAULT_CRASH_LIMIT,
+        replay_ignore: Iterable[str] = (),
     ) -> Callable[[Callable[P, R]], Job[P, R]]: ...
 
     def job(
@@ -119,6 +133,7 @@ class App:
         retry: Retry | None = None,
         timeout: MaybeDuration = UNSET,
         crash_limit: int = DEFAULT_CRASH_LIMIT,
+        replay_ignore: Iterable[str] = (),
     ) -> Any:
         """Make a function a job, as `@app.job` or `@app.job(...)`. Options as in `workflow`.
 
@@ -139,6 +154,7 @@ class App:
                 retry=retry,
                 timeout=timeout,
                 crash_limit=crash_limit,
+                replay_ignore=replay_ignore,
             )
             self._workflows[job_name] = made
             return made

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
@@ -49,8 +49,18 @@ class Job(Workflow, Generic[P, R]):
         retry: Retry | None,
         timeout: MaybeDuration,
         crash_limit: int = DEFAULT_CRASH_LIMIT,
+        replay_ignore: Iterable[str] = (),
     ) -> None:
-        super().__init__(app, name, queue=queue, priority=priority, ttl=ttl, retry=retry, timeout=timeout)
+        super().__init__(
+            app,
+            name,
+            queue=queue,
+            priority=priority,
+            ttl=ttl,
+            retry=retry,
+            timeout=timeout,
+            replay_ignore=replay_ignore,
+        )
         owner = f"job {name!r}"
         signature = read_signature(fn, owner)
         plan = _plan(app, owner, name, fn, signature)

@@ -10,9 +10,10 @@ from enum import Enum
 from typing import Any, Final, Literal
 
 from kairos.domain.duration import Duration, parse_duration
+from kairos.domain.ignoring import Ignore
 from kairos.domain.names import check_name
 from kairos.domain.retry import Retry
-from kairos.errors import DefinitionError
+from kairos.errors import DefinitionError, InvalidArgument
 
 LOWEST_PRIORITY, HIGHEST_PRIORITY = 1, 10
 
@@ -69,6 +70,17 @@ def check_count(value: object, what: str, owner: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise DefinitionError(f"{owner}: {what}={_show(value)} is not a whole number of at least 1")
     return value
+
+
+def check_ignore(value: Any, owner: str) -> tuple[str, ...]:
+    """Paths to leave out when outputs are compared."""
+    try:
+        return Ignore(value).rules
+    except (InvalidArgument, TypeError) as exc:
+        message, hint = (
+            (exc.message, exc.hint) if isinstance(exc, InvalidArgument) else (f"{_show(value)} is no list", None)
+        )
+        raise DefinitionError(f"{owner}: replay_ignore: {message}", hint=hint) from None
 
 
 def _show(value: object) -> str:

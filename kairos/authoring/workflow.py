@@ -51,6 +51,7 @@ class Workflow:
         queue: where its runs wait.
         priority: 1 to 10, higher goes first.
         ttl: how long a run may wait for a worker before it is EXPIRED; None means for ever.
+        replay_ignore: paths whose differences do not count when a replay or `kairos diff` compares outputs.
     """
 
     is_job = False
@@ -66,6 +67,7 @@ class Workflow:
         ttl: Duration | None = None,
         retry: Retry | None = None,
         timeout: MaybeDuration = UNSET,
+        replay_ignore: Iterable[str] = (),
     ) -> None:
         owner = f"{'job' if self.is_job else 'workflow'} {name!r}"
         self.app = app
@@ -75,6 +77,7 @@ class Workflow:
         self.ttl = None if ttl is None else options.check_duration(ttl, "ttl", owner)
         self.retry = Retry() if retry is None else options.check_retry(retry, owner)
         self.timeout = _timeout(timeout, DEFAULT_TIMEOUT, owner)
+        self.replay_ignore = options.check_ignore(replay_ignore, owner)
         self.input_type: ValueType | None = None if input is None else app.type_of(input, {}, f"{owner}: input")
         self._steps: dict[str, Step[..., Any]] = {}
         self._graph: Graph | None = None
@@ -109,6 +112,7 @@ class Workflow:
                     "queue": self.queue,
                     "priority": self.priority,
                     "ttl_us": None if self.ttl is None else self.ttl // timedelta(microseconds=1),
+                    "replay_ignore": list(self.replay_ignore),
                     "guarded": self.app.redaction is not None or '"$secret"' in json.dumps(schemas[""]),
                 },
             )

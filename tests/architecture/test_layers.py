@@ -37,6 +37,7 @@ DOORS: dict[str, list[str]] = {
     "pydantic_core": ["authoring", "settings"],
     "typer": ["cli"],
     "rich": ["cli"],
+    "deepdiff": ["replay.compare"],
     "watchfiles": ["cli", "engine", "worker"],
     "jsonschema": ["client.edited"],
 }

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from kairos.authoring.redaction import MIN_VALUE, PLACEHOLDER, Redaction, Redactor
 from kairos.domain import canonical
-from kairos.replay.paths import join
+from kairos.domain.paths import join
 
 MAX_PATHS: Final = 100
 """Paths that are listed for one event or value; beyond that they are counted."""
