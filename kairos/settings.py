@@ -89,6 +89,12 @@ def _level(text: str) -> str:
     return text.upper()
 
 
+def _url(text: str) -> str:
+    if text and not text.startswith(("http://", "https://")):
+        raise ValueError("must begin with http:// or https://")
+    return text.rstrip("/")
+
+
 def _failpoints(text: str) -> str:
     from kairos.store.failpoints import parse
 
@@ -110,6 +116,8 @@ SETTINGS: Mapping[str, Setting] = {
     "cancel_grace": Setting("KAIROS_CANCEL_GRACE", "10s", _seconds(0, 3600), "what running steps get at a cancel"),
     "log_level": Setting("KAIROS_LOG_LEVEL", "info", _level, "debug, info, warning or error"),
     "retention": Setting("KAIROS_RETENTION", "forever", _retention, "`kairos retention` removes runs this long after"),
+    "ui_token": Setting("KAIROS_UI_TOKEN", "", str, "what a browser must show to open the debugger", True),
+    "ui_url": Setting("KAIROS_UI_URL", "", _url, "where the debugger is reached: commands print links to it"),
     "embedded_grace": Setting(
         "KAIROS_EMBEDDED_GRACE", "10s", _seconds(0, 86400), "the embedded Postgres stops this long after its last user"
     ),

@@ -12,8 +12,8 @@ from rich.text import Text
 from kairos import __version__
 from kairos.cli import exits, words
 from kairos.cli.database import PATIENCE, open_existing
-from kairos.cli.facts import read_report, worker_fact
 from kairos.cli.terminal import one_line, out, print_json, print_wrapped, safe
+from kairos.client.facts import read_report, worker_fact
 from kairos.database import Database
 from kairos.diagnosis import (
     Finding,

@@ -1,12 +1,13 @@
-"""`kairos dev`: database and worker in one terminal; a changed Python file replaces the worker."""
+"""`kairos dev`: database, worker and debugger in one terminal; a changed Python file replaces the worker."""
 
 from __future__ import annotations
 
 import asyncio
 import fcntl
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import socket
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -16,6 +17,7 @@ from rich.console import Console
 from rich.text import Text
 from watchfiles import awatch
 
+from debugger_ui.serving import STOP_WITHIN, Address, Server, open_socket, url_of
 from kairos import settings
 from kairos.cli import words
 from kairos.cli.apps import AppChoice, find_source, require_app
@@ -36,7 +38,9 @@ DRAIN: Final = 3.0
 MAX_NAMED: Final = 4
 
 
-def develop(*, app: str | None, concurrency: int | None, queues: str | None, url: str | None) -> int:
+def develop(
+    *, app: str | None, concurrency: int | None, queues: str | None, url: str | None, with_ui: bool = True
+) -> int:
     """Run until Ctrl-C."""
     choice = require_app(app)
     options = worker_options(concurrency=concurrency, queues=queues)
@@ -51,15 +55,16 @@ def develop(*, app: str | None, concurrency: int | None, queues: str | None, url
     console = err()
     sources = Sources(find_source(choice))
     with _alone_in(Path.cwd()) as is_alone, Database(url).require_schema() as database:
-        _greet(console, choice, database, sources)
+        listening = open_socket(Address()) if with_ui else None
+        _greet(console, choice, database, sources, None if listening is None else url_of(listening))
         if not is_alone:
             text = "another `kairos dev` runs in this folder: on one database, either may take a run"
             say(console, "notice", text, "yellow")
         plan = Plan(choice.spec, database.dsn, options, log_level=shown, hold_fd=database.hold_fd)
-        return asyncio.run(_develop(plan, sources, console))
+        return asyncio.run(_develop(plan, sources, console, listening))
 
 
-async def _develop(plan: Plan, sources: Sources, console: Console) -> int:
+async def _develop(plan: Plan, sources: Sources, console: Console, listening: socket.socket | None) -> int:
     session = Session(plan.dsn, "kairos dev", patience=None)
     reader = Reader(session)
     names: set[str] = set()
@@ -81,16 +86,33 @@ async def _develop(plan: Plan, sources: Sources, console: Console) -> int:
     supervisor = Supervisor(plan, waits_for_change=True, on_ready=on_ready, on_drain=on_drain)
     beside |= {
         asyncio.create_task(_reload_on_change(supervisor, sources, console)),
-        asyncio.create_task(_announce_endings(reader, console)),
+        asyncio.create_task(_announce_endings(reader, console, None if listening is None else url_of(listening))),
         asyncio.create_task(_announce_drain(supervisor, console)),
     }
     try:
-        return await supervisor.run()
+        async with _debugger(plan.dsn, listening):
+            return await supervisor.run()
     finally:
         for task in beside:
             task.cancel()
         await asyncio.gather(*beside, return_exceptions=True)
         await session.close()
+
+
+@asynccontextmanager
+async def _debugger(dsn: str, listening: socket.socket | None) -> AsyncIterator[None]:
+    """The debugger, for the length of the block."""
+    if listening is None:
+        yield
+        return
+    server = Server(Address(), dsn, listening)
+    serving = asyncio.create_task(server.run_until_told())
+    try:
+        yield
+    finally:
+        server.stop()
+        await asyncio.wait([serving], timeout=STOP_WITHIN + 2)
+        listening.close()
 
 
 async def _announce_drain(supervisor: Supervisor, console: Console) -> None:
@@ -124,7 +146,7 @@ def _alone_in(folder: Path) -> Iterator[bool]:
         os.close(fd)
 
 
-def _greet(console: Console, choice: AppChoice, database: Database, sources: Sources) -> None:
+def _greet(console: Console, choice: AppChoice, database: Database, sources: Sources, debugger: str | None) -> None:
     where = (
         f"embedded PostgreSQL in {short_path(str(settings.read('data_dir')))}"
         if database.is_embedded
@@ -135,6 +157,8 @@ def _greet(console: Console, choice: AppChoice, database: Database, sources: Sou
     console.print(Text.assemble(("  database  ", "dim"), where))
     what = "the package's modules" if sources.is_package else "the modules that the app has loaded"
     console.print(Text.assemble(("  watching  ", "dim"), short_path(str(sources.folder)), (f"  {what}", "dim")))
+    if debugger is not None:
+        console.print(Text.assemble(("  debugger  ", "dim"), (debugger, "cyan")))
     console.print(Text.assemble(("  try       ", "dim"), "kairos run WORKFLOW --wait   (in another terminal)"))
     console.print()
 
@@ -154,7 +178,7 @@ async def _reload_on_change(supervisor: Supervisor, sources: Sources, console: C
         supervisor.restart()
 
 
-async def _announce_endings(reader: Reader, console: Console) -> None:
+async def _announce_endings(reader: Reader, console: Console, debugger: str | None) -> None:
     """One line for every run that ends, whoever started it."""
     dsn = reader.session.dsn
     ended: asyncio.Queue[str] = asyncio.Queue()
@@ -169,15 +193,16 @@ async def _announce_endings(reader: Reader, console: Console) -> None:
                 continue
             found = await reader.runs(UUID(text) for text in payload.split(",") if text)
             for info in found.values():
-                _announce(console, info)
+                _announce(console, info, debugger)
     finally:
         listener.cancel()
         await asyncio.gather(listener, return_exceptions=True)
 
 
-def _announce(console: Console, info: RunInfo) -> None:
+def _announce(console: Console, info: RunInfo, debugger: str | None) -> None:
     short = words.short_id(info.id)
     text = Text(f"{one_line(info.workflow)} {short} in {words.took(words.span(info.created_at, info.ended_at))}")
     if info.reason:
-        text.append(f"  {one_line(info.reason)}").append(f"   kairos show {short}", "dim")
+        look = f"kairos show {short}" if debugger is None else f"{debugger}/runs/{info.id}"
+        text.append(f"  {one_line(info.reason)}").append(f"   {look}", "dim")
     say(console, info.status.lower(), text, words.style_of(info.status))

@@ -9,12 +9,12 @@ from rich.console import Console
 
 from kairos.cli import exits
 from kairos.cli.database import reading
-from kairos.cli.documents import event_json
 from kairos.cli.lines import event_line
 from kairos.cli.live import follow, step_width
 from kairos.cli.story import Story, begin_story, catch_up
 from kairos.cli.terminal import out, print_json, print_line
 from kairos.cli.usage import UsageError
+from kairos.domain.documents import event_json
 from kairos.domain.events import EVENT_TYPES, Recorded
 from kairos.domain.names import nearest
 from kairos.store.reader import Reader

@@ -10,7 +10,6 @@ from rich.text import Text
 
 from kairos.cli import exits, words
 from kairos.cli.database import reading
-from kairos.cli.documents import state_json
 from kairos.cli.grid import Column, print_grid
 from kairos.cli.lines import event_line
 from kairos.cli.live import pick, step_width
@@ -18,6 +17,7 @@ from kairos.cli.payloads import preview
 from kairos.cli.story import Story, read_story
 from kairos.cli.terminal import one_line, out, print_json, print_line
 from kairos.cli.usage import UsageError
+from kairos.domain.documents import state_json
 from kairos.domain.projection import StepState
 from kairos.domain.states import StepStatus
 

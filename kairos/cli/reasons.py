@@ -9,8 +9,8 @@ from rich.text import Text
 
 from kairos.cli import exits, words
 from kairos.cli.database import reading
-from kairos.cli.facts import run_facts
 from kairos.cli.terminal import one_line, out, print_json, print_line, print_wrapped, safe
+from kairos.client.facts import run_facts
 from kairos.diagnosis import Reason, RunFacts, explain, explain_steps
 
 MAX_STEPS = 12

@@ -12,11 +12,11 @@ from rich.text import Text
 
 from kairos.cli import exits, words
 from kairos.cli.database import reading
-from kairos.cli.documents import moment
-from kairos.cli.facts import read_workers
 from kairos.cli.grid import Column, print_grid
 from kairos.cli.terminal import one_line, out, print_json
+from kairos.client.facts import read_workers
 from kairos.diagnosis import WorkerFact
+from kairos.domain.documents import moment
 
 
 @dataclass(frozen=True, slots=True)

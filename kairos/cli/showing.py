@@ -9,10 +9,9 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from kairos import settings
 from kairos.cli import exits, words
 from kairos.cli.database import reading
-from kairos.cli.documents import error_json, state_json
-from kairos.cli.facts import run_facts
 from kairos.cli.failures import print_failure
 from kairos.cli.grid import Column, print_grid
 from kairos.cli.lines import lost_words
@@ -22,7 +21,9 @@ from kairos.cli.story import Story, read_story
 from kairos.cli.terminal import one_line, out, print_json, print_wrapped
 from kairos.cli.timeline import LEGEND, Scale, bar
 from kairos.cli.waiting import Ending, read_ending
+from kairos.client.facts import run_facts
 from kairos.diagnosis import Reason, explain
+from kairos.domain.documents import error_json, state_json
 from kairos.domain.events import LeaseLost
 from kairos.domain.states import RunStatus, StepStatus
 
@@ -219,7 +220,9 @@ def print_next(console: Console, story: Story) -> None:
         else f"kairos state {short} --at SEQ"
     )
     console.print()
-    console.print(f"kairos events {short}   {follow}", style="dim", soft_wrap=True)
+    console.print(f"kairos events {short}   {follow}   kairos ui {short}", style="dim", soft_wrap=True)
+    if reached := settings.read("ui_url"):
+        console.print(f"{reached}/runs/{story.info.id}", style="dim", soft_wrap=True)
 
 
 def _compact(value: Any) -> str:

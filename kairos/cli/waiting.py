@@ -10,12 +10,12 @@ from rich.console import Console
 from rich.text import Text
 
 from kairos.cli import exits, words
-from kairos.cli.documents import error_json, event_json
 from kairos.cli.failures import print_failure
 from kairos.cli.live import follow, follow_in_lines, follow_on_terminal, follow_quietly
 from kairos.cli.payloads import print_value, value_of
 from kairos.cli.story import Story, begin_story
 from kairos.cli.terminal import err, is_live, one_line, out, print_json, print_wrapped
+from kairos.domain.documents import error_json, event_json
 from kairos.domain.error_info import ErrorInfo
 from kairos.domain.states import RunStatus
 from kairos.store.reader import Reader, RunInfo

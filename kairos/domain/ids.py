@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from uuid import UUID
 
 
@@ -13,3 +14,8 @@ def uuid7(unix_ms: int, random_bits: int) -> UUID:
     value |= 0b10 << 62
     value |= random_bits & 0x3FFFFFFFFFFFFFFF
     return UUID(int=value)
+
+
+def first_id(at: datetime) -> UUID:
+    """The lowest id that a run created at `at` (with its time zone) or later can have."""
+    return UUID(int=max(int(at.timestamp() * 1000), 0) << 80)

@@ -11,6 +11,8 @@ from uuid import UUID
 from kairos.domain import canonical
 from kairos.domain.error_info import ErrorInfo
 from kairos.domain.events import Recorded, StepFailed, output_in
+from kairos.domain.fingerprint import Definition
+from kairos.domain.ids import first_id
 from kairos.domain.payload import Payload
 from kairos.domain.projection import RunState
 from kairos.domain.states import RunStatus
@@ -70,6 +72,23 @@ class RunInfo:
             "reason": self.reason,
             "failed_steps": list(self.failed_steps),
         }
+
+
+@dataclass(frozen=True, slots=True)
+class FailureGroup:
+    """Runs that ended badly in the same way: workflow, step and type of error.
+
+    Attributes:
+        error: that of the latest of them; `latest` is its run, `at` when it ended.
+    """
+
+    workflow: str
+    status: str
+    step: str | None
+    count: int
+    at: datetime
+    latest: UUID
+    error: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +253,25 @@ class Reader:
             removed_at=at.isoformat(),
             **facts,
         )
+
+    async def definition(self, fingerprint: str) -> Definition:
+        """What runs with this fingerprint are pinned to. Raises HistoryError if it is not in the database."""
+        return await self.session.run(lambda conn: self.definitions.get(conn, fingerprint))
+
+    async def heads(self, ids: Iterable[UUID]) -> dict[UUID, tuple[int, RunStatus]]:
+        """How far each of the runs has come: last seq and status. By primary key; made to be asked often."""
+        rows = await self.session.execute("list_heads", {"run_ids": list(ids)})
+        return {row[0]: (row[1], RunStatus(row[2])) for row in rows}
+
+    async def status_counts(self, since: datetime, most: int = 100_000) -> dict[RunStatus, int]:
+        """How many of the newest `most` runs created since then are in each status."""
+        rows = await self.session.execute("count_recent_statuses", {"since": first_id(since), "take": most})
+        return {RunStatus(row[0]): row[1] for row in rows}
+
+    async def failure_groups(self, since: datetime, most: int = 20, among: int = 5_000) -> list[FailureGroup]:
+        """What went wrong most often among the newest `among` runs that ended badly since then."""
+        params = {"since": first_id(since), "among": among, "take": most}
+        return [FailureGroup(*row) for row in await self.session.execute("group_failures", params)]
 
     async def rows(self, run_id: UUID, after: int = 0, upto: int = NO_LIMIT) -> list[Row]:
         """Events as stored."""

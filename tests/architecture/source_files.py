@@ -10,11 +10,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "kairos"
+DEBUGGER = ROOT / "debugger_ui"
 
 
 @dataclass(frozen=True)
 class Source:
-    """One file: `module` is its dotted name, `unit` the package or top module of Kairos that it belongs to."""
+    """One file: `module` is its dotted name, `unit` the package or top module of Kairos that it belongs to;
+    all of the debugger is one unit."""
 
     path: Path
 
@@ -26,7 +28,7 @@ class Source:
     @cached_property
     def unit(self) -> str:
         parts = self.module.split(".")
-        return parts[1] if len(parts) > 1 else parts[0]
+        return parts[1] if parts[0] == "kairos" and len(parts) > 1 else parts[0]
 
     @cached_property
     def tree(self) -> ast.Module:
@@ -37,8 +39,8 @@ class Source:
 
 
 def sources() -> list[Source]:
-    """Every Python file of the package."""
-    return [Source(path) for path in sorted(PACKAGE.rglob("*.py"))]
+    """Every Python file of the two packages."""
+    return [Source(path) for package in (PACKAGE, DEBUGGER) for path in sorted(package.rglob("*.py"))]
 
 
 def is_module(name: str) -> bool:

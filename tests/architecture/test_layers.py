@@ -20,18 +20,33 @@ LAYERS: dict[str, list[str]] = {
     "replay": ["errors", "domain", "authoring", "store", "settings"],
     "embedded": ["errors"],
     "database": ["errors", "domain", "store", "settings", "embedded"],
-    "client": [*CORE, "database"],
+    "client": [*CORE, "database", "diagnosis"],
     "worker": [*CORE, "database"],
-    "cli": [*CORE, "database", "embedded", "client", "worker", "diagnosis", "replay"],
+    "debugger_ui": [
+        "errors",
+        "domain",
+        "settings",
+        "diagnosis",
+        "client",
+        "replay",
+        "store.reader",
+        "store.connect",
+        "store.codec",
+        "store.history",
+        "store.listener",
+        "store.trouble",
+    ],
+    "cli": [*CORE, "database", "embedded", "client", "worker", "diagnosis", "replay", "debugger_ui"],
     "testing": [*CORE, "database", "embedded", "client", "worker", "diagnosis", "replay"],
     "kairos": [*CORE, "database", "client", "worker"],
 }
-"""Unit of the package -> units (or single modules) that it may import, beside itself."""
+"""Unit of the package -> units (or single modules) that it may import, beside itself. The debugger reads through the
+reader and acts through the client."""
 
 DOORS: dict[str, list[str]] = {
     "networkx": ["domain.graph"],
     "orjson": ["domain.canonical"],
-    "psycopg": ["store", "embedded", "testing", "client", "engine"],
+    "psycopg": ["store", "embedded", "testing", "client", "engine", "debugger_ui"],
     "psycopg_pool": ["store"],
     "pydantic": ["authoring", "settings"],
     "pydantic_core": ["authoring", "settings"],
@@ -40,10 +55,16 @@ DOORS: dict[str, list[str]] = {
     "deepdiff": ["replay.compare"],
     "watchfiles": ["cli", "engine", "worker"],
     "jsonschema": ["client.edited"],
+    "starlette": ["debugger_ui"],
+    "uvicorn": ["debugger_ui.serving"],
+    "jinja2": ["debugger_ui.ui"],
+    "markupsafe": [],
+    "sse_starlette": ["debugger_ui.pages.live"],
+    "pygments": ["debugger_ui.sources"],
 }
 """Third-party package -> where it may be imported. Any other place does without it."""
 
-AS_TYPE_ONLY = {"psycopg": ["client", "engine"]}
+AS_TYPE_ONLY = {"psycopg": ["client", "engine", "debugger_ui"]}
 """Where a package may be named (in annotations, `except`, `raise`, `isinstance`, `row_factory=`), but not used."""
 
 FILES = sources()
@@ -59,7 +80,10 @@ def complaints(source: Source) -> Iterator[str]:
             yield f"{source}:{line}: relative imports are not used here: {name}"
             continue
         top, _, rest = name.partition(".")
-        if top == "kairos":
+        if top == "debugger_ui":
+            if "debugger_ui" not in (source.unit, *LAYERS.get(source.unit, [])):
+                yield f"{source}:{line}: {source.module} may not import {name}"
+        elif top == "kairos":
             if not rest:
                 # The bare package: to find files by it is harmless, to reach through it is not.
                 names = [(n, used) for n, used in uses(source, "kairos") if not used.startswith("kairos.__")]

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,7 +31,9 @@ def test_dev_greets_serves_every_queue_and_tells_of_endings(start_kairos: Start,
     assert on_database("run", "mail", *AT, "-i", '{"to": "x"}', "-w").code == 0
     process.says(r"done +mail \w{8} in ")
     on_database("run", "fail", *AT, "-i", '{"text": "no"}', "-w")
-    process.says(r"failed +fail \w{8} in \S+  fail: ValueError: no \(attempt 1 of 1\)   kairos show \w{8}")
+    process.says(
+        r"failed +fail \w{8} in \S+  fail: ValueError: no \(attempt 1 of 1\)   http://127\.0\.0\.1:\d+/runs/[0-9a-f-]{36}"
+    )
     process.signal(signal.SIGINT)
     assert process.ends() == 0
     assert "Traceback" not in process.text
@@ -205,3 +208,22 @@ def test_the_demo_can_be_interrupted(start_kairos: Start, database: TestDatabase
 def test_the_examples_are_found_beside_the_package() -> None:
     assert example("census.py").is_file()
     assert example("orders.py").is_file()
+
+
+def test_dev_runs_the_debugger_beside_the_worker(start_kairos: Start, on_database: Kairos) -> None:
+    process = start_kairos("dev", *AT)
+    url = process.says(r"debugger  (http://127\.0\.0\.1:\d+)")[0]
+    process.says("ready")
+    run = on_database("run", "mail", *AT, "-i", '{"to": "x"}', "-w", "--json").json["run"]["id"]
+    with urllib.request.urlopen(f"{url}/runs/{run}") as answer:
+        assert answer.status == 200
+        assert "mail" in answer.read().decode()
+    process.signal(signal.SIGINT)
+    assert process.ends() == 0
+    assert "Traceback" not in process.text
+
+
+def test_dev_does_without_the_debugger_if_told(start_kairos: Start) -> None:
+    process = start_kairos("dev", *AT, "--no-ui")
+    process.says("ready")
+    assert "debugger" not in process.text

@@ -1,4 +1,4 @@
-"""Declares the commands that show runs: runs, show, events, state, watch, why, workflows."""
+"""Declares the commands that show runs: ui, runs, show, events, state, watch, why, workflows."""
 
 from __future__ import annotations
 
@@ -115,7 +115,43 @@ def workflows(*, database_url: o.Url = None, json: o.Json = False) -> int:
     return list_workflows(url=database_url, as_json=json)
 
 
+def ui(
+    run: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="Open at this run: a part of its id, or `last`.")
+    ] = None,
+    *,
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Address to listen on; others than loopback need KAIROS_UI_TOKEN.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=0, max=65535, help="Default: the first free one from 8484; 0: any.", show_default=False
+        ),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option("--allow-host", metavar="NAME", help="Answer for this host name too; may be repeated."),
+    ] = None,
+    open_: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    read_only: Annotated[bool, typer.Option("--read-only", help="Offer nothing that changes something.")] = False,
+    database_url: o.Url = None,
+) -> int:
+    """The time-travel debugger in the browser."""
+    from kairos.cli.debugger import serve_ui
+
+    return serve_ui(
+        run,
+        host=host,
+        port=port,
+        allow_hosts=tuple(allow_host or ()),
+        opens=open_,
+        read_only=read_only,
+        url=database_url,
+    )
+
+
 def register(app: typer.Typer) -> None:
     """Add these commands to the tree."""
-    for command in (runs, show, watch, why, events, state, workflows):
+    for command in (ui, runs, show, watch, why, events, state, workflows):
         app.command(rich_help_panel=o.LOOKING)(command)

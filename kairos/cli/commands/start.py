@@ -26,12 +26,13 @@ def dev(
         str | None,
         typer.Option(metavar="A,B", help="Queues to serve; default: all that the app uses.", show_default=False),
     ] = None,
+    ui: Annotated[bool, typer.Option("--ui/--no-ui", help="Run the debugger beside the worker.")] = True,
     database_url: o.Url = None,
 ) -> int:
-    """Database and worker in one terminal; reloads when you save."""
+    """Database, worker and debugger in one terminal; reloads when you save."""
     from kairos.cli.development import develop
 
-    return develop(app=app, concurrency=concurrency, queues=queues, url=database_url)
+    return develop(app=app, concurrency=concurrency, queues=queues, url=database_url, with_ui=ui)
 
 
 def run(

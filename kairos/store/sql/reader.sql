@@ -119,6 +119,26 @@ limit %(take)s::integer
 -- name: count_statuses
 select r.status, count(*) from kairos.run r group by r.status
 
+-- name: list_heads
+select r.id, r.last_seq, r.status from kairos.run r where r.id = any(%(run_ids)s::uuid[])
+
+-- name: count_recent_statuses
+-- By range of ids, which is a range of time, and of so many at most: a page must not count a whole history.
+select c.status, count(*)
+from (select r.status from kairos.run r where r.id >= %(since)s::uuid order by r.id desc limit %(take)s::integer) c
+group by c.status
+
+-- name: group_failures
+select g.workflow, g.status, g.step, count(*), max(g.at), (array_agg(g.run_id order by g.run_id desc))[1],
+       (array_agg(g.error order by g.run_id desc))[1]
+from (
+    select f.workflow, f.status, f.step, f.error_group, f.at, f.run_id, f.error
+    from kairos.failure f
+    where f.run_id >= %(since)s::uuid and f.status in ('FAILED', 'EXPIRED') order by f.run_id desc limit %(among)s::integer
+) g
+group by g.error_group, g.workflow, g.status, g.step
+order by count(*) desc, max(g.at) desc limit %(take)s::integer
+
 -- name: server_facts
 select current_setting('server_version_num')::integer, current_setting('fsync'),
        current_setting('synchronous_commit'), current_user::text, pg_is_in_recovery(),

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from kairos.diagnosis import RunFacts, TaskFact, WorkerFact
 from kairos.domain import canonical
 from kairos.domain.projection import RunState
 from kairos.store.reader import Reader
+
+
+@dataclass(frozen=True, slots=True)
+class QueueFact:
+    """Tasks of one workflow and version that wait in one queue. `is_served`: some live worker would take them."""
+
+    workflow: str
+    queue: str
+    fingerprint: str
+    waiting: int
+    oldest: datetime
+    is_served: bool
 
 
 async def run_facts(reader: Reader, state: RunState) -> RunFacts:
@@ -28,6 +42,13 @@ async def read_workers(reader: Reader, *, with_ended: bool = False) -> list[Work
     """Workers that are live, draining, or still hold something; `with_ended`: all that are remembered."""
     rows = await reader.session.execute("list_workers", {"ended": with_ended})
     return [worker_fact(row) for row in rows]
+
+
+async def read_queues(reader: Reader) -> list[QueueFact]:
+    """What waits, by workflow, queue and version; the oldest first."""
+    rows = await reader.session.execute("waiting_by_queue")
+    facts = [QueueFact(row[0], row[1], row[2], row[3], row[4], bool(row[7])) for row in rows]
+    return sorted(facts, key=lambda fact: fact.oldest)
 
 
 def worker_fact(row: Sequence[Any]) -> WorkerFact:

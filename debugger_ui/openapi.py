@@ -1,0 +1,84 @@
+"""What the JSON API offers, as an OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from kairos import __version__
+
+_RUN: Final = {
+    "name": "run",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string"},
+    "description": "A run's id, a unique part of its beginning or end, or `last`.",
+}
+
+
+def document() -> dict[str, Any]:
+    """The document."""
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Kairos", "version": __version__, "description": "Runs of durable workflows, read only."},
+        "paths": {
+            "/api/v1/runs": _get(
+                "A page of runs, newest first.",
+                _query("status", "One or several statuses, separated by commas."),
+                _query("workflow", "Only runs of this workflow."),
+                _query("key", "Only the runs with this idempotency key."),
+                _query("label", "NAME=VALUE."),
+                _query("since", "Created at or after: 2h (ago), or ISO 8601."),
+                _query("until", "Created before."),
+                _query("before", "The `next` of the page before."),
+                _query("limit", "Runs per page, 1 to 1000; default 50.", "integer"),
+            ),
+            "/api/v1/runs/{run}": _get("One run as it is now.", _RUN),
+            "/api/v1/runs/{run}/events": _get(
+                "Events of a run, oldest first.",
+                _RUN,
+                _query("after", "Only events with a greater seq.", "integer"),
+                _query("limit", "Events per page, 1 to 1000; default 500.", "integer"),
+            ),
+            "/api/v1/runs/{run}/state": _get(
+                "The state of a run after event `at`.", _RUN, _query("at", "Default: the last event.", "integer")
+            ),
+            "/api/v1/runs/{run}/value": _get(
+                "A value that an event holds.",
+                _RUN,
+                _query("seq", "The event.", "integer"),
+                _query("part", "input, output, arguments or result."),
+                _query("path", "A JSON pointer into the value."),
+            ),
+        },
+        "components": {
+            "schemas": {
+                "Problem": {
+                    "type": "object",
+                    "properties": {
+                        "status": {"type": "integer"},
+                        "title": {"type": "string"},
+                        "detail": {"type": "string"},
+                        "hint": {"type": ["string", "null"]},
+                    },
+                }
+            }
+        },
+    }
+
+
+def _get(summary: str, *parameters: dict[str, Any]) -> dict[str, Any]:
+    problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {
+        "get": {
+            "summary": summary,
+            "parameters": list(parameters),
+            "responses": {
+                "200": {"description": "Found.", "content": {"application/json": {"schema": {"type": "object"}}}},
+                "default": {"description": "What went wrong, and what to do.", "content": problem},
+            },
+        }
+    }
+
+
+def _query(name: str, description: str, kind: str = "string") -> dict[str, Any]:
+    return {"name": name, "in": "query", "description": description, "schema": {"type": kind}}

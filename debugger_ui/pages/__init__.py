@@ -1,0 +1,3 @@
+"""What each address answers."""
+
+from __future__ import annotations

@@ -1,0 +1,91 @@
+"""Errors as answers: what happened, why, and what to do; as a page, or as JSON for programs."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from debugger_ui.ui import ui_of
+from kairos.errors import (
+    AmbiguousRun,
+    DatabaseUnavailable,
+    HistoryError,
+    InvalidArgument,
+    KairosError,
+    MigrationError,
+    RunNotFound,
+)
+
+log = logging.getLogger("kairos.ui")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What went wrong, for people."""
+
+    status: int
+    title: str
+    message: str
+    hint: str | None = None
+    again: bool = False
+    """Whether the page should load itself again in a moment."""
+
+
+async def handle(request: Request, exc: Exception) -> Response:
+    """The answer for an error."""
+    problem = _of(exc)
+    if problem.status == 500:
+        log.error("GET %s failed", request.url.path, exc_info=exc)
+    if wants_json(request):
+        facts = {"status": problem.status, "title": problem.title, "detail": problem.message, "hint": problem.hint}
+        return JSONResponse(facts, problem.status, media_type="application/problem+json")
+    name = "fragment_problem.html" if request.headers.get("hx-request") else "problem.html"
+    return ui_of(request).page(request, name, status=problem.status, problem=problem)
+
+
+def wants_json(request: Request) -> bool:
+    """Whether a program asks."""
+    path = request.url.path
+    return path.startswith("/api/") or path.endswith((".json", "/live"))
+
+
+def _of(exc: Exception) -> Problem:
+    match exc:
+        case RunNotFound():
+            is_gone = "removed_at" in exc.facts
+            title = "This run was removed" if is_gone else "No such run"
+            return Problem(410 if is_gone else 404, title, exc.message, exc.hint)
+        case AmbiguousRun():
+            return Problem(404, "Several runs match", exc.message, exc.hint)
+        case InvalidArgument():
+            return Problem(400, "This address means nothing here", exc.message, exc.hint)
+        case MigrationError():
+            return Problem(503, "The database needs a migration", exc.message, exc.hint)
+        case DatabaseUnavailable():
+            hint = exc.hint or "This page tries again by itself."
+            return Problem(503, "The database cannot be reached", exc.message, hint, again=True)
+        case HistoryError():
+            return Problem(
+                500, "The log of this run cannot be read", exc.message, exc.hint or "`kairos verify` says more."
+            )
+        case KairosError():
+            return Problem(400, "That was refused", exc.message, exc.hint)
+        case HTTPException():
+            phrase = HTTPStatus(exc.status_code).phrase
+            detail = "There is no page at this address." if exc.status_code == 404 else exc.detail
+            return Problem(exc.status_code, phrase, detail)
+        case _:
+            return Problem(500, "Something is wrong here", "The debugger failed; its log has the traceback.")
+
+
+HANDLERS: dict[Any, Any] = {
+    KairosError: handle,
+    HTTPException: handle,
+    Exception: handle,
+}

@@ -1,0 +1,72 @@
+"""Sessions to the database, shared by all pages: a few connections, however many browsers look."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import psycopg
+
+from kairos.errors import DatabaseUnavailable
+from kairos.store.connect import Session
+from kairos.store.history import Definitions
+from kairos.store.reader import Reader
+from kairos.store.trouble import translate
+
+SESSIONS: Final = 4
+PATIENCE: Final = 3.0
+"""Seconds for which a page waits for a database that is away."""
+TURN: Final = 10.0
+"""Seconds for which a page waits for a session."""
+STATEMENT_TIMEOUT: Final = "15s"
+
+
+class Reads:
+    """A handful of readers that take turns, with one cache of definitions. They cannot write."""
+
+    def __init__(self, dsn: str) -> None:
+        self.dsn = dsn
+        self.definitions = Definitions()
+        self._free: asyncio.LifoQueue[Reader] = asyncio.LifoQueue()
+        self._all: list[Reader] = []
+
+    def open(self) -> None:
+        """Make the readers. They connect when they are first used."""
+        for _ in range(SESSIONS):
+            session = Session(
+                self.dsn,
+                "kairos ui",
+                patience=PATIENCE,
+                statement_timeout=STATEMENT_TIMEOUT,
+                default_transaction_read_only="on",
+            )
+            reader = Reader(session)
+            reader.definitions = self.definitions
+            self._all.append(reader)
+            self._free.put_nowait(reader)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        for reader in self._all:
+            await reader.session.close()
+
+    @asynccontextmanager
+    async def reader(self) -> AsyncIterator[Reader]:
+        """A reader for one short piece of work.
+
+        Raises:
+            DatabaseUnavailable: none came free in time, or the database refused.
+        """
+        try:
+            async with asyncio.timeout(TURN):
+                reader = await self._free.get()
+        except TimeoutError:
+            raise DatabaseUnavailable("all connections of the debugger are busy", hint="Load the page again.") from None
+        try:
+            yield reader
+        except psycopg.Error as exc:
+            raise translate(exc) from exc
+        finally:
+            self._free.put_nowait(reader)

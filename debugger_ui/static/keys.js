@@ -1,0 +1,80 @@
+// The keyboard. One table: the page acts by it, the help shows it, the tests read it.
+
+export const KEYS = [
+  ["Move", [
+    ["←", "ArrowLeft", "prev", "previous event"],
+    ["→", "ArrowRight", "next", "next event"],
+    ["Shift ←", "Shift+ArrowLeft", "prevStep", "previous step boundary"],
+    ["Shift →", "Shift+ArrowRight", "nextStep", "next step boundary"],
+    ["Alt ←", "Alt+ArrowLeft", "prevOwn", "this step's previous event"],
+    ["Alt →", "Alt+ArrowRight", "nextOwn", "this step's next event"],
+    ["[", "[", "prevFailure", "previous failure"],
+    ["]", "]", "nextFailure", "next failure"],
+    ["Home", "Home", "first", "first event"],
+    ["End", "End", "last", "last event"],
+  ]],
+  ["Look", [
+    ["J", "j", "stepDown", "next step"],
+    ["K", "k", "stepUp", "previous step"],
+    ["Enter", "Enter", "into", "the step of this event"],
+    ["Backspace", "Backspace", "out", "back to the run"],
+    ["1 … 9", "1", "tab", "a tab of the inspector"],
+    ["G", "g", "view", "timeline or graph"],
+    ["W", "w", "zoomIn", "zoom in"],
+    ["S", "s", "zoomOut", "zoom out"],
+    ["A", "a", "panLeft", "pan left"],
+    ["D", "d", "panRight", "pan right"],
+    ["0", "0", "fit", "show everything"],
+  ]],
+  ["Act", [
+    ["Space", " ", "play", "play or pause"],
+    ["<", "<", "slower", "slower"],
+    [">", ">", "faster", "faster"],
+    ["L", "l", "follow", "follow a running run"],
+    ["P", "p", "pin", "stay at this moment"],
+    ["M", "m", "mark", "mark this moment"],
+    ["C", "c", "compare", "compare the mark with here"],
+    ["/", "/", "filter", "filter events"],
+    ["Y", "y", "copy", "copy the link to this moment"],
+    ["?", "?", "help", "these keys"],
+    ["Esc", "Escape", "escape", "close, clear"],
+  ]],
+];
+
+const byKey = new Map(KEYS.flatMap(([, rows]) => rows.map(([, key, action]) => [key, action])));
+
+// What a key press asks for: [action, key], or nothing while somebody types.
+export function actionOf(event) {
+  if (event.ctrlKey || event.metaKey || event.isComposing) return null;
+  const target = event.target;
+  const isTyping = target.matches?.("input, textarea, select, [contenteditable]");
+  if (isTyping) return event.key === "Escape" ? ["escape", "Escape"] : null;
+  if (event.key === "Enter" || event.key === " ") {
+    if (target.closest?.("a, button, summary, dialog")) return null;
+  }
+  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  if (/^[1-9]$/.test(key) && !event.altKey) return ["tab", key];
+  const arrow = key.startsWith("Arrow");
+  const name = `${event.altKey ? "Alt+" : ""}${event.shiftKey && arrow ? "Shift+" : ""}${key}`;
+  const action = byKey.get(name);
+  return action ? [action, key] : null;
+}
+
+export function showKeys(into) {
+  into.replaceChildren(...KEYS.map(([title, rows]) => {
+    const section = document.createElement("section");
+    const head = document.createElement("h3");
+    head.textContent = title;
+    const list = document.createElement("dl");
+    for (const [shown, , , means] of rows) {
+      const key = document.createElement("dt"), text = document.createElement("dd");
+      const cap = document.createElement("kbd");
+      cap.textContent = shown;
+      key.append(cap);
+      text.textContent = means;
+      list.append(key, text);
+    }
+    section.append(head, list);
+    return section;
+  }));
+}
