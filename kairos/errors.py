@@ -21,6 +21,8 @@ The tree:
       HistoryError           a log cannot be read: gap, unknown kind, broken chain
         BundleError          a bundle file cannot be written, read or imported
       MigrationError         the schema is newer, older, or was changed by hand
+      ReplayError            a replay cannot go on
+        AppUnavailable       the app cannot be imported for it
       RetentionError         old runs cannot be removed: no right to, or the log is in use
       GuardUnavailable       a replay cannot be isolated as strictly as was asked for
       DatabaseUnavailable    Postgres cannot be reached
@@ -154,6 +156,14 @@ class BundleError(HistoryError):
 
 class MigrationError(KairosError):
     """The database schema is not what this version of Kairos needs."""
+
+
+class ReplayError(KairosError):
+    """A replay cannot go on."""
+
+
+class AppUnavailable(ReplayError):
+    """The app cannot be imported for a replay. `trace`: the traceback of its own error; `leaks`: what was stopped."""
 
 
 class RetentionError(KairosError):

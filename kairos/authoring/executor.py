@@ -177,7 +177,7 @@ def _call(step: Step[..., Any], ctx: StepContext, run_input: bytes, upstream: Ma
     try:
         value = step.fn(**arguments)
         if inspect.isawaitable(value):
-            raise _not_awaited(step, value)
+            raise not_awaited(step, value)
         return _mismatched(ctx) or Succeeded(step.output_adapter.encode(value, step.returned, ctx.redactor))
     except BaseException as exc:
         return _judge(step, ctx, exc)
@@ -221,7 +221,8 @@ def _timeout_error(step: Step[..., Any], seconds: float | None) -> StepTimeout:
     return StepTimeout(f"step {step.name!r} took longer than its timeout of {limit}")
 
 
-def _not_awaited(step: Step[..., Any], value: Any) -> PayloadError:
+def not_awaited(step: Step[..., Any], value: Any) -> PayloadError:
+    """The error for a plain function that returned something to await; closes it."""
     close = getattr(value, "close", None)
     if callable(close):
         close()

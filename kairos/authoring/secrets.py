@@ -7,6 +7,7 @@ blanked in whatever that attempt writes: outputs, errors, locals, logs.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -49,7 +50,12 @@ class Secret:
             SecretError: the variable is not set, or the file cannot be read.
         """
         kind, _, name = self.reference.partition(":")
-        value = self._from_env(name) if kind == "env" else self._from_file(name)
+        try:
+            value = self._from_env(name) if kind == "env" else self._from_file(name)
+        except SecretError:
+            if _absent is None:
+                raise
+            value = _absent(self.reference)
         redactors = {r for r in (self._redactor, ATTEMPT.get()) if r is not None}
         for redactor in redactors:
             redactor.reveal(value)
@@ -114,6 +120,17 @@ class Secret:
             "required": ["$secret"],
             "additionalProperties": False,
         }
+
+
+Absent = Callable[[str], str]
+"""Reference -> what is given for a secret that is not there."""
+_absent: Absent | None = None
+
+
+def on_absent(give: Absent | None) -> None:
+    """In this process, give this where a secret is not there, instead of raising. For replays on other machines."""
+    global _absent
+    _absent = give
 
 
 def _is_reference(text: str) -> bool:

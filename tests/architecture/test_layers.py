@@ -17,7 +17,7 @@ LAYERS: dict[str, list[str]] = {
     "store": ["errors", "domain", "authoring"],
     "settings": ["errors", "domain", "store.failpoints"],
     "engine": ["errors", "domain", "authoring", "store", "settings"],
-    "replay": ["errors", "domain", "authoring", "store", "settings"],
+    "replay": ["errors", "domain", "authoring", "store", "settings", "engine.lifeline"],
     "embedded": ["errors"],
     "database": ["errors", "domain", "store", "settings", "embedded"],
     "client": [*CORE, "database", "diagnosis"],

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from kairos import settings
-from kairos.cli.commands import carry, check, look, operate, start
+from kairos.cli.commands import carry, check, look, operate, replay, start
 from kairos.cli.commands.grouped import group
 
 app = group("Durable workflows on Postgres, with a time-travel debugger.", is_root=True)
@@ -49,5 +49,6 @@ def only(name: str) -> typer.Typer:
 start.register(app)
 look.register(app)
 carry.register(app)
+replay.register(app)
 check.register(app)
 operate.register(app)

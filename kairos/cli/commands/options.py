@@ -30,6 +30,7 @@ LogFormat = Annotated[str, typer.Option("--log-format", metavar="text|json", hel
 
 RUNNING = "Run things"
 LOOKING = "Look at runs"
+REPLAYING = "Go back"
 CHECKING = "Check"
 CARRYING = "Carry runs from place to place"
 OPERATING = "Operate"

@@ -1,0 +1,185 @@
+"""Replays one run in the child: gathers the input of each step, runs it, says what came of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from kairos.authoring.context import LogRecord, MetricRecord, StepContext
+from kairos.domain.payload import Payload
+from kairos.errors import HistoryError
+from kairos.replay import messages as m
+from kairos.replay.bundle import open_bundle
+from kairos.replay.effects import ReplayJournal
+from kairos.replay.facts import RunFacts, facts_of
+from kairos.replay.performing import Performed, Stage, StepCall, flush
+from kairos.replay.plan import Action, PlannedStep
+from kairos.replay.record import RunRecord
+
+if TYPE_CHECKING:
+    from kairos.authoring.app import App
+    from kairos.authoring.workflow import Workflow
+    from kairos.replay.channel import Channel
+    from kairos.replay.fencing import Fence
+
+
+class Player:
+    """Everything that replays in this process share."""
+
+    def __init__(self, app: App, setup: m.Setup, channel: Channel, stage: Stage, fence: Fence) -> None:
+        self.app, self.setup, self.channel, self.stage, self.fence = app, setup, channel, stage, fence
+        self.nowhere = open(os.devnull, "w")  # noqa: SIM115
+
+    def play(self, request: m.Replay) -> bool:
+        """Replay one run; says whether the user wants no more.
+
+        Tells of each step that is to be run; those that are served need no telling.
+        """
+        run = Run(self, request, open_bundle(request.bundle))
+        for planned in request.steps:
+            if planned.action is not Action.RUN:
+                continue
+            self.channel.send(m.Began(planned.name))
+            self.channel.send(run.replay(planned))
+            if self.setup.paced and self.channel.receive() is None:
+                return True
+        return False
+
+
+class Run:
+    """One recorded run, and what has become of its steps in this replay."""
+
+    def __init__(self, player: Player, request: m.Replay, record: RunRecord) -> None:
+        self.player, self.request, self.record = player, request, record
+        self.workflow: Workflow = player.app.workflows[request.workflow]
+        self.facts: RunFacts = facts_of(record.history, record.definition.graph.steps)
+        self.input = record.bytes_of(self.facts.input) if request.input is None else request.input
+        self._now: dict[str, bytes | None] = dict.fromkeys(request.without) | dict(request.given)
+
+    def replay(self, planned: PlannedStep) -> m.Ended:
+        """Run one step."""
+        name = planned.name
+        missing = next((up for up in planned.after if up in self._now and self._now[up] is None), None)
+        upstream: dict[str, bytes] = {}
+        for up in planned.reads:
+            raw = self._output(up)
+            if raw is None:
+                missing = missing or up
+            else:
+                upstream[up] = raw
+        if missing is not None:
+            self._now[name] = None
+            return m.Ended(step=name, outcome="missing", missing=missing)
+        call, journal = self._call(planned, upstream)
+        self.player.fence.begin(call)
+        done = self.player.stage.perform(call)
+        if call.raised is not None:
+            self.player.fence.explain(call.raised)
+        leaks = self.player.fence.of(call)
+        if self.request.flows:
+            self._now[name] = None if done.output is None else done.output.data
+        flush()
+        return self._ended(planned, call, journal, done, leaks, upstream)
+
+    def _call(
+        self, planned: PlannedStep, upstream: Mapping[str, bytes], *, is_heard: bool = True
+    ) -> tuple[StepCall, ReplayJournal]:
+        step, facts = self.workflow.steps[planned.name], self.facts.step(planned.name)
+        recorded = facts.attempt(planned.attempt)
+        journal = ReplayJournal(facts, recorded, self.record.bytes_of, is_live=self.request.live)
+        ctx = StepContext(
+            run_id=str(self.record.run_id),
+            workflow=self.workflow.name,
+            app=self.player.app.name,
+            step=planned.name,
+            attempt=planned.attempt,
+            token=planned.token,
+            sink=_Sink(self.player.channel, planned.name) if is_heard else _Silence(),
+            redaction=self.player.app.redaction,
+            journal=lambda: journal,
+        )
+        journal.ctx = ctx
+        return StepCall(step, ctx, self.input, upstream, facts, recorded), journal
+
+    def _ended(
+        self, planned: PlannedStep, call: StepCall, journal: ReplayJournal, done: Performed,
+        leaks: tuple[m.Leak, ...], upstream: Mapping[str, bytes],
+    ) -> m.Ended:  # fmt: skip
+        output = done.output
+        then = call.recorded.output if call.recorded is not None else call.facts.output
+        same = output is not None and then is not None and output.digest == then.digest
+        raw = None if output is None or same else output.data
+        return m.Ended(
+            step=planned.name,
+            outcome=done.outcome,
+            same=same,
+            output=raw,
+            size=0 if output is None else output.size,
+            again=self._again(planned, upstream) if raw is not None and then is not None and not leaks else None,
+            problem=None if done.error is None else m.Problem.of(done.error),
+            duration_us=done.duration_us,
+            moved=self.request.flows and self._is_moved(planned),
+            effects=journal.use(),
+            leaks=leaks,
+            notes=done.notes,
+        )
+
+    def _again(self, planned: PlannedStep, upstream: Mapping[str, bytes]) -> bytes | None:
+        """What it returns when it is run once more: where that differs too, the step differs each time."""
+        setup = self.player.setup
+        if not setup.probe or self.request.live:
+            return None
+        call, _ = self._call(planned, upstream, is_heard=False)
+        nowhere = self.player.nowhere
+        with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+            done = self.player.stage.perform(call, again=True)
+        return None if done.output is None else done.output.data
+
+    def _output(self, name: str) -> bytes | None:
+        """What a step is given as the output of another one."""
+        if name in self._now:
+            return self._now[name]
+        then = self.facts.output(name)
+        try:
+            return None if then is None else self.record.bytes_of(then)
+        except HistoryError as exc:  # left out of the bundle
+            self.player.channel.send(m.Noted(f"the output of {name} cannot be read: {exc.message}"))
+            return None
+
+    def _is_moved(self, planned: PlannedStep) -> bool:
+        if self.request.input is not None:
+            return True
+        for up in planned.reads:
+            then, now = self.facts.output(up), self._now.get(up)
+            if now is not None and (then is None or Payload.of(now).digest != then.digest):
+                return True
+        return False
+
+
+class _Sink:
+    """Passes on what a step says."""
+
+    def __init__(self, channel: Channel, step: str) -> None:
+        self._channel, self._step = channel, step
+
+    def log(self, record: LogRecord) -> None:
+        """A log line."""
+        fields = dict(record.fields)
+        self._channel.send(m.Said(step=self._step, level=record.level, text=record.message, fields=fields))
+
+    def metric(self, record: MetricRecord) -> None:
+        """A number."""
+        fields: dict[str, Any] = {"value": record.value, **record.labels}
+        self._channel.send(m.Said(step=self._step, level="metric", text=record.name, fields=fields))
+
+
+class _Silence:
+    """Takes what a step says when it is run once more."""
+
+    def log(self, record: LogRecord) -> None:
+        """Nothing."""
+
+    def metric(self, record: MetricRecord) -> None:
+        """Nothing."""

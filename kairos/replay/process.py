@@ -1,0 +1,158 @@
+"""Starts the child of a replay, and talks with it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from msgspec import Struct
+
+from kairos.errors import ReplayError
+from kairos.replay.messages import Answer, Request, line_of, read_answer
+
+_LOOK: Final = 0.25
+"""Seconds between two looks whether a silent child still lives."""
+_PATIENCE: Final = 3
+"""The Ctrl-C, of those during one step, with which a child that does not react is killed."""
+
+
+class Died(Struct, frozen=True):
+    """The child ended without a word. `how`: `signal SIGSEGV`, `exit code 7`."""
+
+    how: str
+
+
+class Waiting(Struct, frozen=True):
+    """The child has said nothing for a while; it lives. `seconds` since it last did."""
+
+    seconds: float
+
+
+class ChildProcess:
+    """One child. Not for concurrent use.
+
+    Args:
+        environ: all of its environment.
+        stdout: where what the user's code prints goes; None for standard output.
+        stdin: what it reads; None for standard input.
+    """
+
+    def __init__(
+        self, environ: Mapping[str, str], *, stdout: int | None = None, stdin: int | None = None,
+        options: Sequence[str] = (),
+    ) -> None:  # fmt: skip
+        ask_read, self._ask = os.pipe()
+        self._hear, say_write = os.pipe()
+        command = [sys.executable, *options, "-m", "kairos.replay.child", str(ask_read), str(say_write)]
+        try:
+            self._popen = subprocess.Popen(
+                [*command, str(os.getpid())],
+                env=dict(environ),
+                pass_fds=(ask_read, say_write),
+                stdin=stdin,
+                stdout=stdout,
+            )
+        finally:
+            os.close(ask_read)
+            os.close(say_write)
+        self._lines: deque[bytes] = deque()
+        self._begun: list[bytes] = []
+        self._interrupts = 0
+        self._before = signal.signal(signal.SIGINT, self._on_interrupt) if _is_main() else None
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._popen.pid
+
+    def ask(self, request: Request) -> None:
+        """Send a request. A child that is gone does not hear it: `answers` tells."""
+        line = memoryview(line_of(request))
+        with contextlib.suppress(BrokenPipeError):
+            while line:
+                line = line[os.write(self._ask, line) :]
+
+    def answers(self) -> Iterator[Answer | Died | Waiting]:
+        """What it says, as it says it; ends after `Died`."""
+        silent = 0.0
+        while True:
+            line = self._line()
+            if line:
+                silent = 0.0
+                self._interrupts = 0
+                yield read_answer(line)
+            elif line is None:
+                silent += _LOOK
+                yield Waiting(silent)
+            else:
+                yield Died(self._how())
+                return
+
+    def close(self, *, at_once: bool = False) -> None:
+        """Have it end, and wait for that."""
+        os.close(self._ask)
+        if at_once:
+            self._popen.kill()
+        try:
+            self._popen.wait(2.0)
+        except subprocess.TimeoutExpired:
+            self._popen.kill()
+            self._popen.wait()
+        os.close(self._hear)
+        if _is_main():
+            signal.signal(signal.SIGINT, self._before)
+
+    def _line(self) -> bytes | None:
+        """The next line; empty if there will be none, None if there is none yet."""
+        while not self._lines:
+            if not select.select([self._hear], [], [], _LOOK)[0]:
+                if self._popen.poll() is None:
+                    return None
+                if not select.select([self._hear], [], [], 0)[0]:
+                    return b""
+            more = os.read(self._hear, 1 << 20)
+            if not more:
+                return b""
+            *whole, rest = more.split(b"\n")
+            if whole:
+                self._lines.append(b"".join((*self._begun, whole[0])))
+                self._lines.extend(whole[1:])
+                self._begun.clear()
+            self._begun.append(rest)
+        return self._lines.popleft()
+
+    def _how(self) -> str:
+        try:
+            code = self._popen.wait(2.0)
+        except subprocess.TimeoutExpired:
+            self._popen.kill()
+            self._popen.wait()
+            return "it closed its line to the replay"
+        return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+    def _on_interrupt(self, number: int, frame: object) -> None:
+        # The terminal has told the child too: it ends the step, and this process goes on.
+        self._interrupts += 1
+        if self._interrupts >= _PATIENCE:
+            self._popen.kill()
+
+
+def _is_main() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def check_alive(answer: Answer | Died | Waiting) -> None:
+    """Raise ReplayError if the child ended where it should have answered."""
+    if isinstance(answer, Died):
+        raise ReplayError(
+            f"the process that runs your code ended before it was ready: {answer.how}",
+            hint="Import the app by hand, as `python -c 'import MODULE'`, to see what ends the process.",
+        )
