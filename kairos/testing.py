@@ -42,6 +42,7 @@ from kairos.domain.states import RunStatus, StepStatus
 from kairos.errors import DefinitionError, RunFailed
 
 if TYPE_CHECKING:
+    from kairos.authoring.effects import Effect, EffectJournal
     from kairos.client import Client
     from kairos.embedded import Cluster
 
@@ -159,11 +160,12 @@ def _stand_in(step: Step[..., Any], given: Any) -> Step[..., Any]:
 
 
 class Records:
-    """Collects what a step says through its context."""
+    """Collects what a step says and asks for through its context."""
 
     def __init__(self) -> None:
         self.logs: list[LogRecord] = []
         self.metrics: list[MetricRecord] = []
+        self.effects: list[Effect] = []
 
     def log(self, record: LogRecord) -> None:
         """Take a log line."""
@@ -172,6 +174,18 @@ class Records:
     def metric(self, record: MetricRecord) -> None:
         """Take a number."""
         self.metrics.append(record)
+
+    def journal(self) -> EffectJournal:
+        """Where effects are recorded: here, and nothing is recalled."""
+        from kairos.authoring.effects import BasicJournal
+
+        effects = self.effects
+
+        class Journal(BasicJournal):
+            def record(self, effect: Effect) -> None:
+                effects.append(effect)
+
+        return Journal()
 
 
 @checks_keywords
@@ -185,9 +199,17 @@ def context(
     app: str = "app",
     records: Records | None = None,
 ) -> StepContext:
-    """A context for calling a step's function directly. `records` collects its logs and metrics."""
+    """A context for calling a step's function directly. `records` collects its logs, metrics and effects."""
+    records = records or Records()
     return StepContext(
-        run_id=run_id, step=step, attempt=attempt, token=token, workflow=workflow, app=app, sink=records or Records()
+        run_id=run_id,
+        step=step,
+        attempt=attempt,
+        token=token,
+        workflow=workflow,
+        app=app,
+        sink=records,
+        journal=records.journal,
     )
 
 

@@ -120,6 +120,7 @@ class App:
         timeout: MaybeDuration = UNSET,
         crash_limit: int = DEFAULT_CRASH_LIMIT,
         replay_ignore: Iterable[str] = (),
+        record_http: bool = False,
     ) -> Callable[[Callable[P, R]], Job[P, R]]: ...
 
     def job(
@@ -134,6 +135,7 @@ class App:
         timeout: MaybeDuration = UNSET,
         crash_limit: int = DEFAULT_CRASH_LIMIT,
         replay_ignore: Iterable[str] = (),
+        record_http: bool = False,
     ) -> Any:
         """Make a function a job, as `@app.job` or `@app.job(...)`. Options as in `workflow`.
 
@@ -155,6 +157,7 @@ class App:
                 timeout=timeout,
                 crash_limit=crash_limit,
                 replay_ignore=replay_ignore,
+                record_http=record_http,
             )
             self._workflows[job_name] = made
             return made

@@ -21,6 +21,7 @@ from kairos.errors import EffectMismatch, PayloadError
 
 if TYPE_CHECKING:
     from kairos.authoring.effects import EffectJournal, Effects
+    from kairos.authoring.http_record import Recording
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -132,6 +133,11 @@ class StepContext:
         """Why it should stop, or None."""
         return self._reason
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the attempt has ended: a thread that it left behind may still ask."""
+        return not self._open
+
     def cancel(self, reason: str) -> None:
         """Tell the step to stop. For the engine; the first reason stays."""
         if self._reason is None:
@@ -214,6 +220,28 @@ class StepContext:
     def random(self) -> float:
         """A number in [0, 1), derived from run, step and count; recorded."""
         return self.effects.random()
+
+    def record_http(self, *, max_body: int = 256 * 1024) -> Recording:
+        """`with ctx.record_http():` records the calls that httpx and requests make, each as an effect.
+
+        An attempt after this one, and a replay, are given the recorded answers, as responses of that library. A call is
+        told by its method, address and body; of several that are the same, the order decides. Those of this step alone
+        are recorded, also in tasks and in `asyncio.to_thread`, but not in threads that the step starts by itself.
+        Inside of `ctx.call` nothing else is recorded. For a whole step: `@step(record_http=True)`.
+
+        Bodies of answers pass through the app's `Redaction`; headers such as Authorization and Cookie are never kept
+        (the step itself gets the answer's cookies, the first time). An answer is read to its end before the step
+        sees it.
+
+        Args:
+            max_body: bytes of an answer's body that are kept. A longer one is passed on as it comes, and only that
+                it came is recorded: a later attempt makes the call again, and a replay cannot answer it.
+
+        Raises: in the calls, as `call`; InvalidArgument if a client blocks the event loop of an async step.
+        """
+        from kairos.authoring.http_record import Recording
+
+        return Recording(self.effects, max_body)
 
     @property
     def effects(self) -> Effects:

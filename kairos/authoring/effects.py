@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from concurrent.futures import Future
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, TypeVar
@@ -35,6 +35,7 @@ from kairos.errors import EffectMismatch, InvalidArgument, PayloadError
 
 if TYPE_CHECKING:
     from kairos.authoring.context import StepContext
+    from kairos.authoring.http_record import Places
 
 T = TypeVar("T")
 
@@ -148,6 +149,7 @@ class Effects:
         self._lock = threading.Lock()
         self._last: dict[str, _Last] = {}
         self._count = 0
+        self._places: Places | None = None
 
     # -- calls -------------------------------------------------------------------------------------------
 
@@ -158,15 +160,15 @@ class Effects:
             raise InvalidArgument(f"effect {name!r}: {show(fn, 80)} is not a function", hint=_PASS_FUNCTION)
         returns = returns_of(fn, f"effect {name!r}")
         asked = self.ask("call", name, arguments_of(args, kwargs, self.ctx.redactor))
-        if _is_in_loop():
+        if is_in_loop():
             return self._call_later(asked, fn, args, kwargs, returns)
         return self._call_now(asked, fn, args, kwargs, returns)
 
     def _call_now(self, asked: Effect, fn: Any, args: Any, kwargs: Any, returns: ValueType) -> Any:
         recorded = self.journal.recall(asked)
         if recorded is not None:
-            self._check(asked, recorded, lambda payload: self._bytes(payload))
-            return self._read(asked, returns, self._bytes(recorded.result))
+            self._check(asked, recorded, lambda payload: self.bytes_of(payload))
+            return self._read(asked, returns, self.bytes_of(recorded.result))
         self.wait()
         began, token = time.perf_counter_ns(), INSIDE.set(asked.name)
         try:
@@ -178,7 +180,7 @@ class Effects:
             self.failed(asked, exc, began)
             raise
         finally:
-            INSIDE.reset(token)
+            _leave(token)
         self.happened(asked, result, began)
         self.wait()
         return self._read(asked, returns, _data(result))
@@ -187,7 +189,7 @@ class Effects:
         recorded = self.journal.recall(asked)
         if recorded is not None:
             await self._acheck(asked, recorded)
-            return self._read(asked, returns, await self._abytes(recorded.result))
+            return self._read(asked, returns, await self.abytes_of(recorded.result))
         await self.await_settled()
         began, token = time.perf_counter_ns(), INSIDE.set(asked.name)
         try:
@@ -203,7 +205,7 @@ class Effects:
             self.failed(asked, exc, began)
             raise
         finally:
-            INSIDE.reset(token)
+            _leave(token)
         self.happened(asked, result, began)
         await self.await_settled()
         return self._read(asked, returns, _data(result))
@@ -253,6 +255,8 @@ class Effects:
             PayloadError: there are too many.
         """
         self.ctx.heartbeat()
+        if self.ctx.is_over:
+            raise StepCancelled("this attempt is over")
         outer = INSIDE.get()
         if outer is not None:
             raise InvalidArgument(f"effect {name!r} is asked for inside of effect {outer!r}", hint=_NESTED)
@@ -286,6 +290,13 @@ class Effects:
         error = describe_error(exc, self.ctx.redactor)
         self.journal.record(replace(asked, error=error, duration_us=_micros(began)))
 
+    def places(self, make: Callable[[EffectJournal], Places]) -> Places:
+        """Which recorded HTTP calls have been answered with; made once."""
+        with self._lock:
+            if self._places is None:
+                self._places = make(self.journal)
+            return self._places
+
     def wait(self) -> None:
         """Wait, in a thread that may block, until all that was recorded is durable."""
         self._heed(self.journal.settle())
@@ -311,7 +322,7 @@ class Effects:
 
     async def _acheck(self, asked: Effect, recorded: EffectRecorded) -> None:
         if not is_same(asked, recorded):
-            self.refuse(asked, recorded, await self._abytes(recorded.arguments))
+            self.refuse(asked, recorded, await self.abytes_of(recorded.arguments))
 
     def refuse(self, asked: Effect, recorded: EffectRecorded, before: bytes) -> NoReturn:
         """Raise EffectMismatch: the record and the step differ. `before` are the recorded arguments."""
@@ -334,12 +345,14 @@ class Effects:
     def _write(self, asked: Effect, returns: ValueType, value: Any) -> Payload:
         return returns.encode(value, f"effect {asked.name!r} returned a value that", self.ctx.redactor)
 
-    def _bytes(self, payload: Payload | None) -> bytes:
+    def bytes_of(self, payload: Payload | None) -> bytes:
+        """The bytes of a recalled payload; waits for those that must be fetched."""
         if payload is None or payload.data is not None:
             return _data(payload)
         return self.journal.fetch(payload).result()
 
-    async def _abytes(self, payload: Payload | None) -> bytes:
+    async def abytes_of(self, payload: Payload | None) -> bytes:
+        """The same in a coroutine."""
         if payload is None or payload.data is not None:
             return _data(payload)
         future = self.journal.fetch(payload)
@@ -358,6 +371,13 @@ def is_same(asked: Effect, recorded: EffectRecorded) -> bool:
     if asked.arguments is None or recorded.arguments is None:
         return asked.arguments is recorded.arguments
     return asked.arguments.digest == recorded.arguments.digest
+
+
+def _leave(token: Token[str | None]) -> None:
+    try:
+        INSIDE.reset(token)
+    except ValueError:
+        pass  # a coroutine that was given up on ends in another context than it began in
 
 
 def _check_name(name: object) -> None:
@@ -399,7 +419,8 @@ async def _done(future: Future[Any]) -> None:
     await waiter
 
 
-def _is_in_loop() -> bool:
+def is_in_loop() -> bool:
+    """Whether an event loop runs in this thread: then nothing here may block."""
     return asyncio._get_running_loop() is not None
 
 

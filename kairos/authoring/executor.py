@@ -79,7 +79,10 @@ async def run_attempt(
     redactor.adopt(step.workflow.app.redaction)
     before = ATTEMPT.get()
     ATTEMPT.set(redactor)
+    recording = ctx.record_http() if step.record_http else None
     try:
+        if recording is not None:
+            recording.__enter__()  # here: a thread begins with the context variables of whoever submits to it
         if not step.is_async:
             return await _run_in_thread(step, ctx, run_input, upstream, threads, seconds)
         try:
@@ -106,6 +109,8 @@ async def run_attempt(
         return outcome or _timed_out(step, ctx, seconds, stopped_by)
     finally:
         ATTEMPT.set(before)
+        if recording is not None:
+            recording.__exit__(None, None, None)
         ctx.close()
 
 

@@ -50,6 +50,7 @@ class Job(Workflow, Generic[P, R]):
         timeout: MaybeDuration,
         crash_limit: int = DEFAULT_CRASH_LIMIT,
         replay_ignore: Iterable[str] = (),
+        record_http: bool = False,
     ) -> None:
         super().__init__(
             app,
@@ -74,7 +75,8 @@ class Job(Workflow, Generic[P, R]):
         self.input_type = plan.model.type if plan.model else None
         output = app.type_of(signature.returns, signature.names, f"what {owner} returns")
         self.fn = fn
-        self._add(Step(self, fn, spec, plan, signature, output))
+        records = options.check_flag(record_http, "record_http", owner)
+        self._add(Step(self, fn, spec, plan, signature, output, record_http=records))
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.fn(*args, **kwargs)

@@ -83,6 +83,13 @@ def check_ignore(value: Any, owner: str) -> tuple[str, ...]:
         raise DefinitionError(f"{owner}: replay_ignore: {message}", hint=hint) from None
 
 
+def check_flag(value: object, what: str, owner: str) -> bool:
+    """True or False."""
+    if not isinstance(value, bool):
+        raise DefinitionError(f"{owner}: {what}={_show(value)} is neither True nor False")
+    return value
+
+
 def _show(value: object) -> str:
     try:
         return repr(value)[:80]

@@ -62,6 +62,7 @@ class Step(Generic[P, R]):
         fn: the function as written.
         spec: the node of the graph: what it waits for, its policies.
         output_adapter: checks, encodes and decodes what it returns.
+        record_http: whether all of it runs within `ctx.record_http()`.
     """
 
     __name__: str
@@ -75,6 +76,8 @@ class Step(Generic[P, R]):
         plan: Plan,
         signature: Signature,
         output: ValueType,
+        *,
+        record_http: bool = False,
     ) -> None:
         self.__name__ = spec.name
         functools.update_wrapper(self, fn, updated=())
@@ -85,6 +88,7 @@ class Step(Generic[P, R]):
         self.plan = plan
         self.signature = signature
         self.is_async = signature.is_async
+        self.record_http = record_http
         self.output_adapter = output
         self.returned = f"step {spec.name!r} returned a value that"
 

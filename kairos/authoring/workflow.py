@@ -141,6 +141,7 @@ class Workflow:
         priority: int | None = None,
         ttl: Duration | None = None,
         crash_limit: int = DEFAULT_CRASH_LIMIT,
+        record_http: bool = False,
     ) -> Callable[[Callable[P, R]], Step[P, R]]: ...
 
     def step(
@@ -156,6 +157,7 @@ class Workflow:
         priority: int | None = None,
         ttl: Duration | None = None,
         crash_limit: int = DEFAULT_CRASH_LIMIT,
+        record_http: bool = False,
     ) -> Any:
         """Make a function a step, as `@wf.step` or `@wf.step(...)`.
 
@@ -169,6 +171,7 @@ class Workflow:
             priority: 1 to 10 among the steps that wait; the run's if left out.
             ttl: how long it may wait for a worker before it is EXPIRED.
             crash_limit: crashes of the process, running nothing else, after which it is DEAD.
+            record_http: record the HTTP calls that it makes, see `StepContext.record_http`.
 
         Raises:
             DefinitionError: the step is written wrongly.
@@ -185,7 +188,8 @@ class Workflow:
                 "ttl": None if ttl is None else options.check_duration(ttl, "ttl", owner),
                 "crash_limit": options.check_count(crash_limit, "crash_limit", owner),
             }
-            return self._define(step_name, function, after, needs, policies)
+            records = options.check_flag(record_http, "record_http", owner)
+            return self._define(step_name, function, after, needs, policies, records)
 
         return decorate if fn is None else decorate(fn)
 
@@ -253,6 +257,7 @@ class Workflow:
         after: Iterable[StepRef] | StepRef,
         needs: Mapping[str, StepRef] | None,
         policies: dict[str, Any],
+        record_http: bool,
     ) -> Step[..., Any]:
         self._refuse_twin(name)
         owner = f"step {name!r}"
@@ -264,7 +269,7 @@ class Workflow:
         waits = tuple(dict.fromkeys(resolve_steps(name, _listed(after, owner), around, self)))
         spec = StepSpec(name=name, needs=wired, after=waits, transactional=bool(plan.connection), **policies)
         output = self.app.type_of(signature.returns, signature.names, f"what {owner} returns")
-        step: Step[..., Any] = Step(self, fn, spec, plan, signature, output)
+        step: Step[..., Any] = Step(self, fn, spec, plan, signature, output, record_http=record_http)
         self._add(step)
         return step
 

@@ -39,11 +39,12 @@ class Sink:
         opened: the journal of its effects, once it has asked for one.
     """
 
-    __slots__ = ("_bodies", "_event", "_state", "opened")
+    __slots__ = ("_bodies", "_event", "_is_closed", "_state", "opened")
 
     def __init__(self, bodies: Bodies, state: RunState, event: StepStarted) -> None:
         self._bodies, self._state, self._event = bodies, state, event
         self.opened: Journal | None = None
+        self._is_closed = False
 
     def log(self, record: LogRecord) -> None:
         """Pass on a log line."""
@@ -59,10 +60,13 @@ class Sink:
         """Open the journal of effects."""
         if self.opened is None:
             self.opened = Journal(self, self._event, self._state.steps[self._event.step].effects)
+            if self._is_closed:
+                self.close()
         return self.opened
 
     def close(self) -> None:
         """The attempt is over."""
+        self._is_closed = True
         if self.opened is not None:
             self.opened.close("this attempt is over")
 

@@ -61,6 +61,8 @@ DOORS: dict[str, list[str]] = {
     "markupsafe": [],
     "sse_starlette": ["debugger_ui.pages.live"],
     "pygments": ["debugger_ui.sources"],
+    "httpx": [],  # hooked if the user has imported it, never imported
+    "requests": [],
 }
 """Third-party package -> where it may be imported. Any other place does without it."""
 

@@ -91,6 +91,32 @@ async def transactional_async(conn: psycopg.AsyncConnection[Any], ctx: kairos.St
     return "done"
 
 
+left: list[Any] = []
+
+
+@app.job(retry=kairos.Retry(attempts=1))
+def leaves_a_thread(ctx: kairos.StepContext) -> str:
+    def linger() -> None:
+        gate.wait(30)
+        try:
+            ctx.call("late", make, "late")
+        except BaseException as exc:
+            left.append(exc)
+
+    threading.Thread(target=linger, daemon=True).start()
+    return "done"
+
+
+@app.job(retry=kairos.Retry(attempts=1), timeout="200ms")
+def times_out(ctx: kairos.StepContext) -> None:
+    ctx.now()
+    try:
+        ctx.call("first", wait_for_gate, "first")
+    except BaseException as exc:
+        left.append(exc)
+        raise
+
+
 split = app.workflow("split")
 
 
@@ -283,3 +309,19 @@ def test_a_loop_of_calls_is_one_durable_function(database: TestDatabase) -> None
             await is_sound(database.admin_dsn)
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("job", [leaves_a_thread, times_out])
+def test_a_thread_that_outlives_its_attempt_is_stopped_at_its_next_effect(job: Any, database: TestDatabase) -> None:
+    left.clear()
+
+    async def main() -> None:
+        async with working(app, database.dsn), kairos.AsyncClient(database.dsn) as client:
+            run = await (await client.start(job)).wait(20)
+            gate.set()
+            await until(lambda: left)
+            assert isinstance(left[0], kairos.StepCancelled)
+            assert [e.name for e in await effects_of(client, run)] == (["now"] if job is times_out else [])
+
+    asyncio.run(main())
+    assert made == ({"first": 1} if job is times_out else {})
