@@ -83,10 +83,7 @@ def detail(event: Event, at: datetime) -> Text:
             fields = " ".join(f"{one_line(k)}={one_line(v, 60)}" for k, v in event.fields.items())
             return Text(f"{one_line(event.level)}: {one_line(event.message)}  {fields}".rstrip())
         case e.EffectRecorded():
-            said = Text(f"{one_line(event.via)} {one_line(event.name)} #{event.ordinal}  {_took(event.duration_us)}  ")
-            if event.error is not None:
-                return said.append(one_line(event.error.summary))
-            return said.append(preview(event.result), "dim") if event.result is not None else said
+            return _effect(event)
         case e.RunForked():
             where = f"from {one_line(event.from_step)} of {event.parent} at #{event.parent_seq}"
             return Text(f"{where}: {one_line(event.reason)}")
@@ -107,6 +104,16 @@ def lost_words(event: e.LeaseLost) -> str:
     by = f" ({event.signal})" if event.signal else ""
     then = "; runs alone from now on" if event.suspect else ""
     return f"{words_of}{by}{then}"
+
+
+def _effect(event: e.EffectRecorded) -> Text:
+    name = one_line(event.name, 100)
+    line = Text(f"{name if name.startswith(event.via) else f'{event.via} {name}'} #{event.ordinal}  ")
+    if event.via in ("call", "http"):
+        line.append(f"{_took(event.duration_us)}  ")
+    if event.error is not None:
+        return line.append(one_line(event.error.summary), "yellow")
+    return line.append(preview(event.result), "dim") if event.result is not None else line
 
 
 def _scheduled(event: e.RunScheduled) -> Text:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from datetime import datetime
 from typing import Any
 
@@ -24,12 +25,13 @@ from kairos.cli.waiting import Ending, read_ending
 from kairos.client.facts import run_facts
 from kairos.diagnosis import Reason, explain
 from kairos.domain.documents import error_json, state_json
-from kairos.domain.events import LeaseLost
+from kairos.domain.events import EffectRecorded, LeaseLost
 from kairos.domain.states import RunStatus, StepStatus
 
 MAX_STEPS = 60
 MAX_LOSSES = 3
 MAX_FAILURES = 3
+MAX_EFFECTS = 8
 
 
 def show_run(name: str, *, url: str | None, as_json: bool, all_steps: bool) -> int:
@@ -51,6 +53,7 @@ def show_run(name: str, *, url: str | None, as_json: bool, all_steps: bool) -> i
                     print_wrapped(console, Text(one_line(reason.sentence, 1000), "yellow"))
                 print_steps(console, story, None if all_steps else MAX_STEPS)
                 print_losses(console, story)
+                print_effects(console, story)
                 print_outcome(console, story, ending)
                 print_next(console, story)
             return exits.OK
@@ -158,6 +161,26 @@ def print_losses(console: Console, story: Story) -> None:
     for how, steps in list(losses.items())[-MAX_LOSSES:]:
         more = f" and {len(steps) - 5} more" if len(steps) > 5 else ""
         print_wrapped(console, Text.assemble(("lost  ", "red"), f"{', '.join(steps[:5])}{more}: {how}"), hanging=6)
+
+
+def print_effects(console: Console, story: Story) -> None:
+    """What each step has asked of the world: how often, and of what went wrong the last."""
+    by_step: dict[str, list[EffectRecorded]] = {}
+    for recorded in story.events:
+        if isinstance(recorded.event, EffectRecorded):
+            by_step.setdefault(recorded.event.step, []).append(recorded.event)
+    for step, effects in list(by_step.items())[:MAX_EFFECTS]:
+        counts = Counter(one_line(effect.name, 60) for effect in effects if effect.error is None)
+        names = [name if n == 1 else f"{name} x{n}" for name, n in counts.items()]
+        more = f" and {len(names) - MAX_EFFECTS} more" if len(names) > MAX_EFFECTS else ""
+        failed = [effect for effect in effects if effect.error is not None]
+        line = Text.assemble(("effects  ", "blue"), f"{one_line(step, 40)}: {', '.join(names[:MAX_EFFECTS])}{more}")
+        if failed and failed[-1].error is not None:
+            last = f"{one_line(failed[-1].name, 60)}: {one_line(failed[-1].error.summary)}"
+            line.append(f"{'; ' if names else ''}{len(failed)} failed, the last {last}", "yellow")
+        print_wrapped(console, line, hanging=9)
+    if len(by_step) > MAX_EFFECTS:
+        console.print(f"and of {len(by_step) - MAX_EFFECTS:,} more steps; kairos events shows all", style="dim")
 
 
 def _row(story: Story, name: str, now: datetime) -> list[Text]:

@@ -10,7 +10,7 @@ from msgspec.structs import fields
 
 from kairos.domain import canonical
 from kairos.domain.error_info import ErrorInfo
-from kairos.domain.events import Recorded
+from kairos.domain.events import EffectRecorded, Recorded
 from kairos.domain.payload import Payload
 from kairos.domain.projection import RunState, StepState
 
@@ -62,6 +62,19 @@ def step_json(step: StepState) -> dict[str, Any]:
         "reason": step.reason,
         "error": None if step.error is None else error_json(step.error),
         "output": None if step.output is None else _plain(step.output),
+        "effects": [_effect(effect) for effect in (step.effects or {}).values()],
+    }
+
+
+def _effect(effect: EffectRecorded) -> dict[str, Any]:
+    return {
+        "name": effect.name,
+        "ordinal": effect.ordinal,
+        "via": effect.via,
+        "attempt": effect.attempt,
+        "arguments": None if effect.arguments is None else _plain(effect.arguments),
+        "result": None if effect.result is None else _plain(effect.result),
+        "seconds": round(effect.duration_us / 1e6, 6),
     }
 
 

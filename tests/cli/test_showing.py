@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
+from kairos.authoring.loading import load_app
 from kairos.cli import exits
 from tests.cli.cli_support import Kairos, working
 from tests.cli.conftest import HOSTILE, Told
@@ -39,6 +41,49 @@ def test_show_tells_the_whole_story(in_shop: Kairos, order: str) -> None:
     assert "█ ran  ▒ failed" in page
     assert '{"text": "7 from A: 100"}' in page
     assert f"kairos events {order[-8:]}" in page
+
+
+EFFECTS = """
+import kairos
+app = kairos.App("effects")
+tries = []
+
+def rate(country: str) -> dict:
+    return {"rate": 21}
+
+def flaky(to: str) -> str:
+    tries.append(to)
+    if len(tries) == 2:
+        raise ConnectionError("no answer")
+    return "sent"
+
+@app.job(retry=kairos.Retry(attempts=3, base="10ms", jitter=0))
+def bill(ctx: kairos.StepContext) -> str:
+    ctx.now()
+    ctx.call("tax", rate, "IT")
+    return ctx.call("send", flaky, "ann") + ctx.call("send", flaky, "bob")
+"""
+
+
+def test_effects_are_counted_listed_and_told_in_json(on_database: Kairos, place: Path, database: TestDatabase) -> None:
+    (place / "billing.py").write_text(EFFECTS)
+    app = load_app(f"{place / 'billing.py'}:app")
+    with working(app, database.dsn):
+        on_database("run", "bill", "--app", "billing.py:app", "--wait")
+    page = on_database("show", "last").out
+    assert "effects  bill: now, tax, send x2; 1 failed, the last send: ConnectionError: no answer" in page
+    lines = [line for line in on_database("events", "last", "--step", "bill").lines if "effect_recorded" in line]
+    assert len(lines) == 5
+    assert re.search(r'call tax #1  \S+  \{"rate":21\}$', lines[1])
+    assert re.search(r'bill +now #1  "20', lines[0])
+    assert "call send #2" in lines[3]
+    assert "ConnectionError: no answer" in lines[3]
+    effects = on_database("show", "last", "--json").json["steps"]["bill"]["effects"]
+    assert [(e["via"], e["name"], e["ordinal"], e["attempt"]) for e in effects] == [
+        ("now", "now", 1, 1), ("call", "tax", 1, 1), ("call", "send", 1, 1), ("call", "send", 2, 2),
+    ]  # fmt: skip
+    assert effects[1]["arguments"] == {"args": ["IT"]}
+    assert effects[1]["result"] == {"rate": 21}
 
 
 def test_show_has_every_attempt_in_json(in_shop: Kairos, order: str) -> None:

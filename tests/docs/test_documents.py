@@ -31,8 +31,9 @@ def _expected(source: str) -> str:
     return "".join(line.removeprefix("# ") + "\n" for line in tail.splitlines())
 
 
-def test_the_orders_example_prints_what_it_says(tmp_path: Path) -> None:
-    path = ROOT / "examples" / "orders.py"
+@pytest.mark.parametrize("name", ["orders.py", "invoices.py"])
+def test_an_example_prints_what_it_says(name: str, tmp_path: Path) -> None:
+    path = ROOT / "examples" / name
     expected = _expected(path.read_text("utf-8"))
     assert expected
     assert _run(path, tmp_path) == expected

@@ -49,6 +49,14 @@ async def fail(word: str) -> str:
     raise ValueError(word)
 
 
+asks = app.workflow("asks", input=str)
+
+
+@asks.step
+def ask(word: str, ctx: kairos.StepContext) -> None:
+    ctx.call("upper", str.upper, word)
+
+
 @pytest.fixture
 def admin(database: TestDatabase) -> Iterator[psycopg.Connection[Any]]:
     """With a partition for the first of `OLD` and the six days after it."""
@@ -374,6 +382,20 @@ def test_payloads_go_with_the_last_run_that_refers_to_them(
     done = remove_old_runs(admin, NOTHING)
     assert (done.removed, done.blobs) == (2, 2)
     assert blobs(admin) == {b'"a'}
+    assert verified(database.dsn).is_clean
+
+
+def test_what_an_effect_was_asked_and_answered_counts_as_used(
+    database: TestDatabase, admin: psycopg.Connection[Any]
+) -> None:
+    kept, _ = finished(database, {"workflow": asks, "input": "k" * 3000}, {"workflow": asks, "input": "g" * 3000})
+    assert blobs(admin) == {b'"k', b'"K', b'"g', b'"G', b'{"'}
+    hold(database, kept.id)
+    age(admin, 10)
+    without_present(admin)
+    done = remove_old_runs(admin, NOTHING)
+    assert (done.removed, done.blobs) == (1, 3)
+    assert blobs(admin) == {b'"k', b'"K', b'{"'}
     assert verified(database.dsn).is_clean
 
 
