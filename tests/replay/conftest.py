@@ -16,7 +16,8 @@ from kairos.replay.reading import read_record
 from kairos.replay.record import RunRecord
 from kairos.store.connect import Session
 from kairos.store.reader import Reader
-from tests.cli.cli_support import working
+from tests.cli.cli_support import Kairos, working
+from tests.cli.conftest import _no_settings, place, run_kairos  # noqa: F401
 from tests.conftest import Server, TestDatabase
 
 app = kairos.App("shop")
@@ -87,3 +88,13 @@ def bundle(record_of: Callable[[str], RunRecord], tmp_path: Path) -> Path:
     from kairos.replay.bundle import write_bundle
 
     return write_bundle(record_of("good"), tmp_path / "good.kairos").path
+
+
+@pytest.fixture
+def kairos_there(
+    request: pytest.FixtureRequest, told: tuple[TestDatabase, dict[str, UUID]], monkeypatch: pytest.MonkeyPatch
+) -> Kairos:
+    """Runs a command on the database of `told`, in an empty folder."""
+    run: Kairos = request.getfixturevalue("run_kairos")
+    monkeypatch.setenv("KAIROS_DATABASE_URL", told[0].dsn)
+    return run
