@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from kairos import settings
-from kairos.cli.commands import carry, check, look, operate, replay, start
+from kairos.cli.commands import carry, check, forks, look, operate, replay, start
 from kairos.cli.commands.grouped import group
 
 app = group("Durable workflows on Postgres, with a time-travel debugger.", is_root=True)
@@ -47,6 +47,7 @@ def only(name: str) -> typer.Typer:
 
 
 start.register(app)
+forks.register(app)
 look.register(app)
 carry.register(app)
 replay.register(app)
