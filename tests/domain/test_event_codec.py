@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any
 
 import pytest
-from event_values import any_event, events_of, moments, small_json
+from event_values import any_event, events_of, moments, payloads, small_json
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -223,3 +224,20 @@ def test_a_body_of_an_old_version_is_brought_up_step_by_step(monkeypatch: pytest
         assert codec.decode(Row(1, "run_expired", NOON, None, None, None, START, body)).event == RunExpired(
             reason="late!"
         )
+
+
+@given(payloads, st.integers(0, 10**9))
+def test_where_an_output_stands_is_read_from_a_done_step_as_decoding_does(output: Payload, micros: int) -> None:
+    done = StepDone(step="s", attempt=1, token=1, output=output, duration_us=micros)
+    row = codec.encode(done, 4, NOON, b"")
+    again = codec.decode(row).event
+    assert isinstance(again, StepDone)
+    expected = (again.output.size, again.output.digest, again.output.sha256 is not None)
+    assert codec.output_of_done(row) == expected
+
+
+@pytest.mark.parametrize("value", [{"v": 2}, [{"v": 2}], "v", {"a": {"v": 1}}, 5])
+def test_an_output_that_looks_like_the_mark_of_a_version_is_read_too(value: Any) -> None:
+    raw = canonical.encode(value)
+    row = codec.encode(StepDone(step="s", attempt=1, token=1, output=Payload.of(raw)), 4, NOON, b"")
+    assert codec.output_of_done(row) == (len(raw), sha256(raw).hexdigest(), False)
