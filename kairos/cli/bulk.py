@@ -168,9 +168,7 @@ def fork_many(given: BulkRequest, edits: Edits, *, app: str | None, url: str | N
     return asyncio.run(work())
 
 
-async def plan_bulk(
-    reader: Reader, where: Where, from_step: str, limit: int | None, canary: int, share: float
-) -> Bulk:
+async def plan_bulk(reader: Reader, where: Where, from_step: str, limit: int | None, canary: int, share: float) -> Bulk:
     """Which runs are to be forked, and how many are left out for what reason."""
     skipped: Counter[str] = Counter()
     items: list[Item] = []
@@ -179,11 +177,11 @@ async def plan_bulk(
     for info in infos:
         step = from_step if from_step != FAILED else next(iter(info.failed_steps), None)
         if info.id in forked:
-            skipped["have a fork already"] += 1
+            skipped["with a fork already"] += 1
         elif step is None:
-            skipped["have no failed step"] += 1
+            skipped["without a failed step"] += 1
         elif limit is not None and len(items) >= limit:
-            skipped["are beyond --limit"] += 1
+            skipped["beyond --limit"] += 1
         else:
             items.append(Item(info, step))
     return Bulk(items, skipped, canary, share)
@@ -241,11 +239,11 @@ class Forking:
         stage = "forking"
         for item in rest:
             began = time.monotonic()
+            await self._look()
             bulk.check()
             if bulk.stopped:
                 break
             await self._start(item)
-            await self._look()
             show(stage)
             await asyncio.sleep(max(self.pause - (time.monotonic() - began), 0))
         stage = "waiting"
@@ -254,6 +252,15 @@ class Forking:
         show(stage, is_last=True)
 
     async def _start(self, item: Item) -> None:
+        # An interruption waits for the fork that is under way: what is said at the end must be true.
+        task = asyncio.create_task(self._fork(item))
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await task
+            raise
+
+    async def _fork(self, item: Item) -> None:
         # One key per run: two who give the same command at the same moment start one fork.
         key = f"bulk fork of {item.info.id}"
         try:
@@ -276,7 +283,9 @@ class Forking:
         if not now and time.monotonic() - self._looked < LOOK_EVERY:
             return
         self._looked = time.monotonic()
-        open_items = {item.fork_id: item for item in self.bulk.begun if item.fork_id is not None and not item.is_settled}
+        open_items = {
+            item.fork_id: item for item in self.bulk.begun if item.fork_id is not None and not item.is_settled
+        }
         for run_id, info in (await self.reader.runs(open_items)).items() if open_items else ():
             item = open_items[run_id]
             item.status = info.status
@@ -311,7 +320,9 @@ def draw(bulk: Bulk, stage: str) -> RenderableType:
     """The last forks and a count of all."""
     rows = [_row(item) for item in bulk.begun[-SHOWN:]]
     table = grid(_COLUMNS, rows, None)
-    return Group(*table, Text(""), Text(f"{stage}: {summary(bulk)}"), Text("Ctrl-C stops; what is forked goes on", "dim"))
+    return Group(
+        *table, Text(""), Text(f"{stage}: {summary(bulk)}"), Text("Ctrl-C stops; what is forked goes on", "dim")
+    )
 
 
 _COLUMNS: Final = [Column("RUN"), Column("FROM", most=24), Column("FORK"), Column("STATUS"), Column("")]
@@ -359,7 +370,7 @@ async def _print_plan(console: Console, forking: Forking, is_dry: bool) -> None:
     else:
         console.print("No runs to fork.")
     for why, count in bulk.skipped.items():
-        console.print(Text(f"left out: {count:,} that {why}", "dim"))
+        console.print(Text(f"left out: {count:,} {why}", "dim"))
 
 
 def _agrees(count: int) -> bool:

@@ -15,7 +15,7 @@ from rich.text import Text
 from kairos.cli import exits, words
 from kairos.cli.apps import choose_app, find_source
 from kairos.cli.database import connected
-from kairos.cli.facts import read_workers
+from kairos.client.facts import read_workers
 from kairos.cli.filters import read_duration
 from kairos.cli.grid import Column, print_grid
 from kairos.cli.payloads import preview
@@ -163,7 +163,7 @@ def read_set(text: str) -> tuple[str, Any]:
 
 def read_output(text: str) -> tuple[str, Any]:
     """`reserve={"warehouse": "B"}` or `reserve=@file`. Raises UsageError."""
-    hint = "For example --output 'reserve={\"warehouse\": \"B\"}', or --output reserve=@file.json."
+    hint = 'For example --output \'reserve={"warehouse": "B"}\', or --output reserve=@file.json.'
     step, value = _split(text, "--output", "STEP=JSON", hint)
     where = f"--output {step}"
     if value.startswith("@"):
@@ -247,7 +247,9 @@ def _print_notes(console: Console, planned: PlannedFork) -> None:
     plan = planned.plan
     if plan.stale:
         named = ", ".join(one_line(name) for name in plan.stale[:5]) + (", ..." if len(plan.stale) > 5 else "")
-        text = f"note: {named} read what is other in the fork, but their outputs are reused; fork from there to run them."
+        text = (
+            f"note: {named} read what is other in the fork, but their outputs are reused; fork from there to run them."
+        )
         print_wrapped(console, Text(text, "yellow"))
     if plan.edits_input and plan.reused:
         print_wrapped(console, Text("note: the reused steps ran with the input as it was.", "yellow"))

@@ -56,9 +56,7 @@ def document(root: UUID, forks: Sequence[Fork], infos: Mapping[UUID, RunInfo]) -
     }
 
 
-def print_tree(
-    console: Console, root: UUID, forks: Sequence[Fork], infos: Mapping[UUID, RunInfo], asked: UUID
-) -> None:
+def print_tree(console: Console, root: UUID, forks: Sequence[Fork], infos: Mapping[UUID, RunInfo], asked: UUID) -> None:
     """Each run below the one that it continues; the one that was asked for is marked."""
     is_short = console.is_terminal or console.width < 100
     tree = Tree(_line(infos.get(root), root, None, root == asked and bool(forks), is_short))

@@ -86,7 +86,7 @@ def detail(event: Event, at: datetime) -> Text:
             return _effect(event)
         case e.RunForked():
             where = f"from {one_line(event.from_step)} of {event.parent} at #{event.parent_seq}"
-            return Text(f"{where}: {one_line(event.reason)}")
+            return Text(f"{where}: {one_line(event.reason)}" if event.reason else where)
         case e.StepsInherited():
             names = ", ".join(one_line(name) for name in list(event.outputs)[:8])
             return Text(f"{len(event.outputs)} from {event.run}: {names}{', ...' if len(event.outputs) > 8 else ''}")

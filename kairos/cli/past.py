@@ -93,6 +93,10 @@ def about(story: Story, name: str, step: StepState) -> Text:
             return Text(f"ready for {_since(step.scheduled_at, at)}", "dim")
         case StepStatus.RUNNING:
             return Text(f"for {_since(step.started_at, at)}, fence {step.token}")
+        case StepStatus.DONE if step.started_at is None and step.output is not None:
+            origin = step.output.origin
+            where = f"inherited from {words.short_id(origin[0])} #{origin[1]}  " if origin else "given  "
+            return Text(where).append(preview(step.output), "dim")
         case StepStatus.DONE:
             length = words.took(words.span(step.started_at, step.finished_at))
             return Text(f"{length}  ").append(preview(step.output) if step.output else "", "dim")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -24,9 +25,10 @@ from kairos.cli.timeline import LEGEND, Scale, bar
 from kairos.cli.waiting import Ending, read_ending
 from kairos.client.facts import run_facts
 from kairos.diagnosis import Reason, explain
-from kairos.domain.documents import error_json, state_json
+from kairos.domain.documents import error_json, fork_json, state_json
 from kairos.domain.events import EffectRecorded, LeaseLost
 from kairos.domain.states import RunStatus, StepStatus
+from kairos.store.forks import Fork, read_forks_of
 
 MAX_STEPS = 60
 MAX_LOSSES = 3
@@ -44,11 +46,13 @@ def show_run(name: str, *, url: str | None, as_json: bool, all_steps: bool) -> i
             raw = await reader.payloads([story.state.input])
             given = value_of(raw[story.state.input.digest])
             reason = explain(await run_facts(reader, story.state)) if ending is None else None
+            forks = await read_forks_of(reader.session, [story.info.id])
             if as_json:
-                print_json(document(story, ending, given, reason))
+                print_json(document(story, ending, given, reason, forks))
             else:
                 console = out()
                 print_header(console, story, given)
+                print_kin(console, story, forks)
                 if reason is not None:
                     print_wrapped(console, Text(one_line(reason.sentence, 1000), "yellow"))
                 print_steps(console, story, None if all_steps else MAX_STEPS)
@@ -61,7 +65,9 @@ def show_run(name: str, *, url: str | None, as_json: bool, all_steps: bool) -> i
     return asyncio.run(work())
 
 
-def document(story: Story, ending: Ending | None, given: Any, reason: Reason | None) -> dict[str, Any]:
+def document(
+    story: Story, ending: Ending | None, given: Any, reason: Reason | None, forks: Sequence[Fork] = ()
+) -> dict[str, Any]:
     """The page as JSON."""
     now = words.now()
     steps = state_json(story.state)["steps"]
@@ -86,6 +92,8 @@ def document(story: Story, ending: Ending | None, given: Any, reason: Reason | N
         "output": ending.output if ending else None,
         "error": error_json(ending.error) if ending and ending.error else None,
         "why": None if reason is None else reason.to_json(),
+        "fork_of": None if story.state.forked is None else fork_json(story.state.forked),
+        "forks": [fork.to_json() for fork in forks],
         "steps": steps,
     }
 
@@ -111,6 +119,24 @@ def print_header(console: Console, story: Story, given: Any) -> None:
     if state.cancel_requested and not info.status.is_terminal:
         asked = state.cancel_requested
         console.print(Text(f"being cancelled by {one_line(asked.author)}: {one_line(asked.reason)}", "magenta"))
+
+
+def print_kin(console: Console, story: Story, forks: Sequence[Fork]) -> None:
+    """What it is a fork of, and what was forked from it."""
+    forked = story.state.forked
+    if forked is not None:
+        line = Text.assemble("fork of ", (words.short_id(forked.parent), "cyan"), f" from {one_line(forked.from_step)}")
+        why = f": {one_line(forked.reason)}" if forked.reason else ""
+        line.append(f"  by {one_line(forked.author, 40)}{why}", "dim")
+        console.print(line, soft_wrap=True)
+        for path, value in forked.edits.items():
+            shown = one_line(_compact(value), max(console.width - 12 - len(path), 40))
+            console.print(Text.assemble(("edit  ", "magenta"), f"{one_line(path)} = {shown}"), soft_wrap=True)
+    if forks:
+        names = ", ".join(words.short_id(fork.run_id) for fork in forks[-3:])
+        more = f" and {len(forks) - 3:,} more" if len(forks) > 3 else ""
+        follow = f"  kairos lineage {words.short_id(story.info.id)}"
+        console.print(Text.assemble("forked as ", (names, "cyan"), more, (follow, "dim")), soft_wrap=True)
 
 
 def _facts(story: Story) -> list[str]:
@@ -191,6 +217,9 @@ def _row(story: Story, name: str, now: datetime) -> list[Text]:
     status = words.status_text(step.status)
     if step.status is StepStatus.PENDING and story.state.status.is_terminal:
         status = Text("· NEVER RAN" if words.has_shapes() else "NEVER RAN", "dim")
+    if step.status is StepStatus.DONE and not tries:
+        word = "GIVEN" if step.output is not None and step.output.origin is None else "INHERITED"
+        status = Text(f"✓ {word}" if words.has_shapes() else word, "dim green")
     return [
         Text(one_line(name)),
         status,
@@ -237,11 +266,11 @@ def tries_of(story: Story, name: str) -> str:
 def print_next(console: Console, story: Story) -> None:
     """What one might want to know next."""
     short = words.short_id(story.info.id)
-    follow = (
-        f"kairos why {short}   kairos watch {short}"
-        if not story.info.status.is_terminal
-        else f"kairos state {short} --at SEQ"
-    )
+    follow = f"kairos state {short} --at SEQ"
+    if not story.info.status.is_terminal:
+        follow = f"kairos why {short}   kairos watch {short}"
+    elif story.info.failed_steps:
+        follow += f"   kairos fork {short} --from {story.info.failed_steps[0]}"
     console.print()
     console.print(f"kairos events {short}   {follow}   kairos ui {short}", style="dim", soft_wrap=True)
     if reached := settings.read("ui_url"):

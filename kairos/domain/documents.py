@@ -10,7 +10,7 @@ from msgspec.structs import fields
 
 from kairos.domain import canonical
 from kairos.domain.error_info import ErrorInfo
-from kairos.domain.events import EffectRecorded, Recorded
+from kairos.domain.events import EffectRecorded, Recorded, RunForked
 from kairos.domain.payload import Payload
 from kairos.domain.projection import RunState, StepState
 
@@ -41,6 +41,7 @@ def state_json(state: RunState) -> dict[str, Any]:
         "expires_at": moment(state.expires_at),
         "worker": state.worker,
         "reason": state.reason,
+        "forked": None if state.forked is None else fork_json(state.forked),
         "cancel_requested": None if state.cancel_requested is None else _plain_event(state.cancel_requested),
         "input": _plain(state.input),
         "steps": {name: step_json(step) for name, step in state.steps.items()},
@@ -63,6 +64,7 @@ def step_json(step: StepState) -> dict[str, Any]:
         "error": None if step.error is None else error_json(step.error),
         "output": None if step.output is None else _plain(step.output),
         "effects": [_effect(effect) for effect in (step.effects or {}).values()],
+        "inherited": None if (origin := _origin(step)) is None else {"run": origin[0], "seq": origin[1]},
     }
 
 
@@ -76,6 +78,15 @@ def _effect(effect: EffectRecorded) -> dict[str, Any]:
         "result": None if effect.result is None else _plain(effect.result),
         "seconds": round(effect.duration_us / 1e6, 6),
     }
+
+
+def _origin(step: StepState) -> tuple[str, int] | None:
+    return None if step.output is None else step.output.origin
+
+
+def fork_json(forked: RunForked) -> dict[str, Any]:
+    """What a run is a fork of."""
+    return _plain_event(forked)
 
 
 def error_json(error: ErrorInfo) -> dict[str, Any]:
@@ -96,10 +107,11 @@ def moment(at: datetime | None) -> str | None:
 
 
 def payload_value(payload: Payload, raw: bytes | None = None) -> Any:
-    """The value, or `{"blob": sha256, "size": n}` when its bytes are not at hand."""
+    """The value; when its bytes are not at hand, `{"blob": sha256, "size": n}`, or for a short one that a fork
+    inherited `{"sha256": ..., "size": n}`."""
     data = raw if raw is not None else (payload.data or payload.inline)
     if data is None:
-        return {"blob": payload.sha256, "size": payload.size}
+        return {"blob" if payload.sha256 is not None else "sha256": payload.digest, "size": payload.size}
     return canonical.decode(data)
 
 

@@ -16,36 +16,45 @@ def fork(
     ] = None,
     *,
     from_step: Annotated[
-        str, typer.Option("--from", metavar="STEP", help="Where to go on. With --where, `failed`: where each run failed.")
+        str,
+        typer.Option("--from", metavar="STEP", help="Where to go on. With --where, `failed`: where each run failed."),
     ],
     set: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="PATH=VALUE",
+            "--set",
+            metavar="PATH=VALUE",
             help="Change the input or a step's output: input.amount=5, reserve.items[0].price=9.5; may be repeated.",
         ),
     ] = None,
     output: Annotated[
         list[str] | None,
         typer.Option(
-            "--output", metavar="STEP=JSON|@FILE", help="An output for a step, which then does not run; may be repeated."
+            "--output",
+            metavar="STEP=JSON|@FILE",
+            help="An output for a step, which then does not run; may be repeated.",
         ),
     ] = None,
     version: Annotated[
-        str, typer.Option(metavar="latest|pinned|ID", help="The code to run: the latest, the run's own, or that version.")
+        str,
+        typer.Option(metavar="latest|pinned|ID", help="The code to run: the latest, the run's own, or that version."),
     ] = "latest",
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Kept in the fork's history.")] = "",
     key: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Idempotency key: the same fork with the same key is one run.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be reused and what would run.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be reused and what would run.")
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait for the end and print the output.")] = False,
     timeout: Annotated[
         str | None, typer.Option(metavar="30s", help="With --wait: how long at most; exit code 124 after that.")
     ] = None,
     where: Annotated[
         str | None,
-        typer.Option(metavar="'NAME=VALUE ...'", help="Fork many runs: 'workflow=fulfil status=failed step=charge since=2h'."),
+        typer.Option(
+            metavar="'NAME=VALUE ...'", help="Fork many runs: 'workflow=fulfil status=failed step=charge since=2h'."
+        ),
     ] = None,
     canary: Annotated[
         int, typer.Option(metavar="N", min=0, help="With --where: fork so many first, and wait for them.")
@@ -57,7 +66,8 @@ def fork(
         str, typer.Option(metavar="5%", help="With --where: stop when more than this share of the forks has failed.")
     ] = "5%",
     limit: Annotated[
-        int | None, typer.Option("--limit", "-n", metavar="N", min=1, help="With --where: at most so many runs, newest first.")
+        int | None,
+        typer.Option("--limit", "-n", metavar="N", min=1, help="With --where: at most so many runs, newest first."),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="With --where: do not ask.")] = False,
     app: o.AppSpec = None,
@@ -74,7 +84,9 @@ def fork(
     if where is not None:
         from kairos.cli.bulk import BulkRequest, fork_many
 
-        given = BulkRequest(run, where, canary, rate, stop_if_failed, limit, yes, dry_run, key, wait or timeout is not None)
+        given = BulkRequest(
+            run, where, canary, rate, stop_if_failed, limit, yes, dry_run, key, wait or timeout is not None
+        )
         return fork_many(given, edits, app=app, url=database_url, as_json=json)
     return fork_run(
         run, edits, key=key, is_dry=dry_run, wait=wait, timeout=timeout, app=app, url=database_url, as_json=json
