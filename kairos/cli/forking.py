@@ -15,13 +15,13 @@ from rich.text import Text
 from kairos.cli import exits, words
 from kairos.cli.apps import choose_app, find_source
 from kairos.cli.database import connected
-from kairos.client.facts import read_workers
 from kairos.cli.filters import read_duration
 from kairos.cli.grid import Column, print_grid
 from kairos.cli.payloads import preview
 from kairos.cli.terminal import err, is_live, note, one_line, out, print_json, print_wrapped, safe
 from kairos.cli.usage import UsageError
 from kairos.cli.waiting import print_output, print_trouble, wait_quietly, wait_showing
+from kairos.client.facts import read_workers
 from kairos.client.forking import PlannedFork
 from kairos.errors import WorkflowNotFound
 from kairos.store.reader import Reader, RunInfo
