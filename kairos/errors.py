@@ -27,6 +27,7 @@ The tree:
       GuardUnavailable       a replay cannot be isolated as strictly as was asked for
       DatabaseUnavailable    Postgres cannot be reached
         EmbeddedPostgresError
+      BreakpointError        a replay cannot stop where, when or in what it was asked to
 """
 
 from __future__ import annotations
@@ -180,3 +181,7 @@ class DatabaseUnavailable(KairosError):
 
 class EmbeddedPostgresError(DatabaseUnavailable):
     """The embedded Postgres could not be started, joined or stopped."""
+
+
+class BreakpointError(KairosError):
+    """A replay cannot stop where, when or in what it was asked to."""

@@ -63,6 +63,10 @@ DOORS: dict[str, list[str]] = {
     "pygments": ["debugger_ui.sources"],
     "httpx": [],  # hooked if the user has imported it, never imported
     "requests": [],
+    "debugpy": ["replay.stopping.attaching"],
+    "pydevd": ["replay.stopping.vendored"],
+    "_pydevd_bundle": ["replay.stopping.vendored"],
+    "_pydev_bundle": ["replay.stopping.vendored"],
 }
 """Third-party package -> where it may be imported. Any other place does without it."""
 
