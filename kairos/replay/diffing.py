@@ -217,12 +217,14 @@ class _Comparing:
         a, b = self.old.state.steps.get(name), self.new.state.steps.get(name)
         old = None if a is None else _side(a, self.lengths[0].get(name), self.given[0].get(name, ""))
         new = None if b is None else _side(b, self.lengths[1].get(name), self.given[1].get(name, ""))
-        if a is None or b is None:
+        if a is None or b is None or old is None or new is None:
             return StepDiff(name, old, new)
         inputs, unknown_input = self._inputs(name)
         output, unknown_output = self.payloads(a.output, b.output) if a.output and b.output else (NONE, False)
         unknown = [what for what, is_so in (("input", unknown_input), ("output", unknown_output)) if is_so]
-        return StepDiff(name, old, new, inputs, output, tuple(self._effects(a, b)), tuple(unknown), self._code(name))
+        # A step that was inherited asked the world in the run that it came from, and its log tells of that.
+        effects = () if old.given or new.given else tuple(self._effects(a, b))
+        return StepDiff(name, old, new, inputs, output, effects, tuple(unknown), self._code(name))
 
     def payloads(self, old: Payload | None, new: Payload | None) -> tuple[Differences, bool]:
         """What differs, and whether that is unknown because a value is not at hand."""

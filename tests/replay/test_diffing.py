@@ -20,11 +20,13 @@ from kairos.domain.events import (
     Event,
     RunDone,
     RunFailed,
+    RunForked,
     RunScheduled,
     RunStarted,
     StepDead,
     StepDone,
     StepFailed,
+    StepsInherited,
     StepStarted,
 )
 from kairos.domain.fingerprint import Definition, fingerprint
@@ -202,6 +204,20 @@ def test_effects_are_compared_by_name_and_ordinal() -> None:
     asked = diff_runs(run(effect("f", 1, arguments=[1])), run(effect("f", 1, arguments=[2])))
     assert asked.first is not None
     assert [e.kind for e in asked.first.effects] == ["arguments"]
+
+
+def test_a_fork_did_not_ask_for_the_effects_of_the_steps_that_it_inherits() -> None:
+    asked = EffectRecorded(step="a", attempt=1, token=1, name="rates", ordinal=1, via="call", result=payload(1))
+    parent = recorded({"a": 1, "b": 2}, effects={"a": [asked]})
+    entry = (4, 1, payload(1).digest, False)
+    first = parent.history[0].event
+    assert isinstance(first, RunScheduled)
+    run = OpenRun(RunState(uuid4(), parent.definition.graph), first_hash(uuid4()))
+    forked = RunForked(parent=str(parent.run_id), root="r", parent_seq=8, from_step="b", author="ann", reason="")
+    rows = [run.record(e, NOW) for e in (first, forked, StepsInherited(run=str(parent.run_id), outputs={"a": entry}))]
+    child = RunRecord(run.run_id, parent.fingerprint, parent.definition, rows, {payload(1).digest: b"1"})
+    step = diff_runs(parent, child).steps[0]
+    assert (step.new.given if step.new else "", step.effects, step.what) == ("inherited", (), ())
 
 
 def test_values_that_are_not_at_hand_are_unknown_not_equal() -> None:
