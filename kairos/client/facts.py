@@ -35,7 +35,9 @@ async def run_facts(reader: Reader, state: RunState) -> RunFacts:
     waiting = 0
     for row in await reader.session.execute("waiting_by_queue"):
         waiting += row[3] if row[1] == state.queue else 0
-    return RunFacts(state, tasks, workers, now, await read_versions(reader, fingerprints), waiting)
+    found = [] if tasks else await reader.session.execute("find_import", {"run_id": run_id})
+    imported = found[0][0] if found else None
+    return RunFacts(state, tasks, workers, now, await read_versions(reader, fingerprints), waiting, imported)
 
 
 async def read_workers(reader: Reader, *, with_ended: bool = False) -> list[WorkerFact]:

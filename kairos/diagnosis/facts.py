@@ -58,6 +58,7 @@ class RunFacts:
         now: the time of the database.
         versions: fingerprint -> workflow, of the definitions that live workers have.
         waiting: how many tasks wait in the run's queue, this one included.
+        imported: name of the bundle that it came out of, if it did.
     """
 
     state: RunState
@@ -66,6 +67,7 @@ class RunFacts:
     now: datetime
     versions: Mapping[str, str] = field(default_factory=dict)
     waiting: int = 0
+    imported: str | None = None
 
     def task(self, step: str = "") -> TaskFact | None:
         """The task of the run, or of one of its steps."""

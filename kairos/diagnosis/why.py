@@ -18,6 +18,12 @@ def explain(facts: RunFacts) -> Reason:
     state = facts.state
     if state.status.is_terminal:
         return _ended(state, facts.now)
+    if facts.imported is not None:
+        return Reason(
+            "imported",
+            f"It was imported from {facts.imported} and is kept as it was, {state.status}: no worker takes it up.",
+            hint=f"`kairos fork {state.run_id} --from STEP` continues it as a run of this place.",
+        )
     task = facts.task()
     if task is None:
         return Reason(

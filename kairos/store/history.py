@@ -23,7 +23,8 @@ from kairos.domain.events import EffectRecorded, Event, RunCancelled, RunExpired
 from kairos.domain.fingerprint import Definition
 from kairos.domain.payload import Payload
 from kairos.domain.projection import RunState, apply
-from kairos.errors import HistoryError, RunNotFound, StaleWrite
+from kairos.domain.states import ENDED
+from kairos.errors import HistoryError, Refused, RunNotFound, StaleWrite
 from kairos.store.batch import Batch
 from kairos.store.codec import Row, decode, first_hash
 from kairos.store.drive import OpenRun, drive
@@ -186,7 +187,12 @@ class History:
         row = await (await conn.execute(query("lock_head"), {"run_id": run_id}, prepare=True)).fetchone()
         if row is None:
             raise RunNotFound(f"there is no run {run_id}", run_id=run_id)
-        epoch, last_seq, head_hash, _, fingerprint = row
+        epoch, last_seq, head_hash, status, fingerprint, is_imported = row
+        if is_imported and status not in ENDED:
+            raise Refused(
+                f"run {run_id} was imported: it is evidence, and nothing is added to its history",
+                hint=f"`kairos fork {run_id} --from STEP` continues it as a run of this place.",
+            )
         run = self._runs.get(run_id)
         if run is None:
             graph = (await self.definitions.get(conn, fingerprint)).graph

@@ -93,6 +93,7 @@ class Head:
     tasks: tuple[str, ...]
     failure: str | None
     parent: UUID | None
+    is_imported: bool = False
 
     @classmethod
     def of(cls, row: Sequence[Any]) -> Head:
@@ -113,6 +114,7 @@ class Head:
             tasks=tuple(row[12] or ()),
             failure=row[13],
             parent=row[14],
+            is_imported=row[15],
         )
 
 
@@ -250,10 +252,11 @@ def _check_fork(head: Head, state: RunState) -> Iterable[_Found]:
 
 
 def _check_tasks(head: Head, state: RunState) -> Iterable[_Found]:
-    """Promise 1: a run that goes on has a task; one that has ended has none."""
-    if state.status.is_terminal:
+    """Promise 1: a run that goes on has a task; one that has ended, or was imported, has none."""
+    if state.status.is_terminal or head.is_imported:
         if head.tasks:
-            yield "task", f"it has ended but still has {len(head.tasks)} tasks"
+            why = "has ended" if state.status.is_terminal else "was imported"
+            yield "task", f"it {why} but still has {len(head.tasks)} tasks"
         return
     if "" not in head.tasks:
         yield "task", f"it is {state.status} but has no task: no worker would ever look at it"

@@ -1,4 +1,4 @@
-"""Declares the commands that carry runs from place to place: export."""
+"""Declares the commands that carry runs from place to place: export, import."""
 
 from __future__ import annotations
 
@@ -48,7 +48,23 @@ def export(
     )
 
 
+def import_(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A bundle that `kairos export` wrote.")],
+    *,
+    database_url: o.Url = None,
+    json: o.Json = False,
+) -> int:
+    """Take the run of a bundle into this database, as evidence.
+
+    It keeps its id and can be looked at, compared, replayed and forked; no worker takes it up. Its history is
+    checked first.
+    """
+    from kairos.cli.importing import import_file
+
+    return import_file(file, url=database_url, as_json=json)
+
+
 def register(app: typer.Typer) -> None:
     """Add these commands to the tree."""
-    for command in (export,):
-        app.command(rich_help_panel=o.CARRYING)(command)
+    app.command(rich_help_panel=o.CARRYING)(export)
+    app.command("import", rich_help_panel=o.CARRYING)(import_)

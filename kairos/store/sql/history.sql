@@ -74,8 +74,9 @@ values (%(run_id)s::uuid, %(at)s::timestamptz, %(workflow)s::text, %(status)s::t
 on conflict (run_id) do nothing
 
 -- name: lock_head
-select r.epoch, r.last_seq, r.head_hash, r.status, r.fingerprint
-from kairos.run r where r.id = %(run_id)s::uuid for no key update
+select r.epoch, r.last_seq, r.head_hash, r.status, r.fingerprint,
+       exists (select from kairos.imported_run i where i.run_id = r.id)
+from kairos.run r where r.id = %(run_id)s::uuid for no key update of r
 
 -- name: read_head
 select r.epoch, r.last_seq, r.head_hash, r.status, r.fingerprint

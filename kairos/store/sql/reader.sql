@@ -110,10 +110,11 @@ where t.worker is null and t.ready_at <= clock_timestamp()
 group by t.workflow, t.queue, t.fingerprint
 
 -- name: runs_without_task
--- Promise 1 in one query: a run that has not ended has a task, always.
+-- Promise 1 in one query: a run that has not ended has a task, always. One that was imported goes on nowhere.
 select r.id, r.status from kairos.run r
 where r.status in ('SCHEDULED', 'RUNNING', 'PAUSED')
   and not exists (select 1 from kairos.task t where t.run_id = r.id and t.step = '')
+  and not exists (select 1 from kairos.imported_run i where i.run_id = r.id)
 limit %(take)s::integer
 
 -- name: count_statuses

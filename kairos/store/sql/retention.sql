@@ -5,7 +5,9 @@ select count(*), count(*) filter (where x.goes_on), count(*) filter (where x.is_
        count(*) filter (where not x.has_ended and not x.is_held and not x.goes_on),
        coalesce(sum(x.last_seq) filter (where x.goes_on or x.is_held or not x.has_ended), 0)::bigint
 from (
-    select r.last_seq, r.status in ('SCHEDULED', 'RUNNING', 'PAUSED') as goes_on,
+    select r.last_seq,
+           r.status in ('SCHEDULED', 'RUNNING', 'PAUSED')
+               and not exists (select from kairos.imported_run i where i.run_id = r.id) as goes_on,
            coalesce(e.at < %(older_than)s::timestamptz, false) as has_ended,
            exists (select from kairos.hold h where h.run_id = r.id) as is_held
     from kairos.run r left join kairos.event e on e.run_id = r.id and e.seq = r.last_seq
@@ -30,7 +32,8 @@ update kairos.removal set ended_at = clock_timestamp() where id = %(id)s::bigint
 -- The next runs that may go. Whoever is busy with a run keeps it until the next time.
 select r.id, r.last_seq from kairos.run r
 where r.id >= %(low)s::uuid and (%(high)s::uuid is null or r.id < %(high)s::uuid)
-  and r.status in ('DONE', 'FAILED', 'CANCELLED', 'EXPIRED')
+  and (r.status in ('DONE', 'FAILED', 'CANCELLED', 'EXPIRED')
+       or exists (select from kairos.imported_run i where i.run_id = r.id))
   and not exists (select from kairos.hold h where h.run_id = r.id)
   and (select e.at from kairos.event e where e.run_id = r.id and e.seq = r.last_seq) < %(older_than)s::timestamptz
 order by r.id limit %(take)s::integer
@@ -40,7 +43,9 @@ for update of r skip locked
 -- Of runs that are locked. A hold may have come while they were being locked: this looks again.
 with d as (
     delete from kairos.run r
-    where r.id = any(%(run_ids)s::uuid[]) and r.status in ('DONE', 'FAILED', 'CANCELLED', 'EXPIRED')
+    where r.id = any(%(run_ids)s::uuid[])
+      and (r.status in ('DONE', 'FAILED', 'CANCELLED', 'EXPIRED')
+           or exists (select from kairos.imported_run i where i.run_id = r.id))
       and not exists (select from kairos.hold h where h.run_id = r.id)
     returning r.id, r.workflow, r.key
 ), k as (
@@ -51,6 +56,8 @@ with d as (
     delete from kairos.hold h using d where h.holder = d.id
 ), o as (
     delete from kairos.fork o using d where o.run_id = d.id
+), i as (
+    delete from kairos.imported_run i using d where i.run_id = d.id
 )
 select d.id from d
 

@@ -6,7 +6,8 @@ select r.id, r.created_at, r.workflow, r.fingerprint, r.queue, r.priority, r.key
        (select max(e.seq) from kairos.event e where e.run_id = r.id),
        (select array_agg(t.step) from kairos.task t where t.run_id = r.id),
        (select f.status from kairos.failure f where f.run_id = r.id),
-       (select o.parent_id from kairos.fork o where o.run_id = r.id)
+       (select o.parent_id from kairos.fork o where o.run_id = r.id),
+       exists (select from kairos.imported_run i where i.run_id = r.id)
 from kairos.run r
 where (%(run_ids)s::uuid[] is null or r.id = any(%(run_ids)s::uuid[]))
   and (%(after)s::uuid is null or r.id > %(after)s::uuid)
