@@ -23,6 +23,7 @@ The tree:
       MigrationError         the schema is newer, older, or was changed by hand
       ReplayError            a replay cannot go on
         AppUnavailable       the app cannot be imported for it
+      TraceError             a `.ktrace` file cannot be read, or a question about it means nothing
       RetentionError         old runs cannot be removed: no right to, or the log is in use
       GuardUnavailable       a replay cannot be isolated as strictly as was asked for
       DatabaseUnavailable    Postgres cannot be reached
@@ -165,6 +166,10 @@ class ReplayError(KairosError):
 
 class AppUnavailable(ReplayError):
     """The app cannot be imported for a replay. `trace`: the traceback of its own error; `leaks`: what was stopped."""
+
+
+class TraceError(KairosError):
+    """A `.ktrace` file is damaged, cut short or too new, or a question about it means nothing."""
 
 
 class RetentionError(KairosError):
