@@ -12,7 +12,7 @@ import typer
 from kairos.cli import exits
 from kairos.cli.terminal import print_error
 from kairos.cli.usage import UsageError
-from kairos.errors import AmbiguousRun, BundleError, KairosError, RunNotFound
+from kairos.errors import AmbiguousRun, BundleError, KairosError, RunNotFound, TraceError
 
 # Typer brings its own copy of click from some version on: these are its classes, whichever it uses.
 _UsageError = typer.BadParameter.__mro__[1]
@@ -62,7 +62,7 @@ def _expected(exc: KairosError, as_json: bool) -> int:
     print_error(exc.message, exc.hint, as_json=as_json, kind=type(exc).__name__)
     if isinstance(exc, UsageError):
         return exits.USAGE
-    return exits.NO_SUCH_RUN if isinstance(exc, RunNotFound | AmbiguousRun | BundleError) else exits.ERROR
+    return exits.NO_SUCH_RUN if isinstance(exc, RunNotFound | AmbiguousRun | BundleError | TraceError) else exits.ERROR
 
 
 def _usage(exc: BaseException, as_json: bool) -> int:

@@ -76,7 +76,9 @@ def test_no_command_shows_what_there_is(run_kairos: Kairos) -> None:
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c not in ("config", "version")])
 def test_a_malformed_setting_stops_every_command_at_once(run_kairos: Kairos, command: str) -> None:
-    needs_name = command in ("run", "show", "events", "state", "watch", "why", "cancel", "export", "import", "diff")
+    needs_name = command in (
+        "run", "show", "events", "state", "watch", "why", "cancel", "export", "import", "diff", "trace"
+    )  # fmt: skip
     done = run_kairos(command, *(["x"] if needs_name else []), env={"KAIROS_CONCURRENCY": "lots"})
     assert done.code == exits.ERROR
     assert done.out == ""

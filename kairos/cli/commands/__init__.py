@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from kairos import settings
-from kairos.cli.commands import carry, check, forks, look, operate, replay, start
+from kairos.cli.commands import carry, check, forks, look, operate, replay, start, tracing
 from kairos.cli.commands.grouped import group
 
 app = group("Durable workflows on Postgres, with a time-travel debugger.", is_root=True)
@@ -51,5 +51,6 @@ forks.register(app)
 look.register(app)
 carry.register(app)
 replay.register(app)
+tracing.register(app)
 check.register(app)
 operate.register(app)
