@@ -20,6 +20,7 @@ from kairos.cli.replay_json import document
 from kairos.cli.replay_lines import Lines, next_lines
 from kairos.cli.sources import is_file
 from kairos.cli.terminal import err, out, print_error, print_json, safe
+from kairos.cli.tracing import LookingBack
 from kairos.cli.usage import UsageError
 from kairos.domain.duration import parse_duration
 from kairos.errors import (
@@ -48,7 +49,7 @@ from kairos.store.reader import Reader
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What was typed. `debugger` and `trace` belong to those who stop in a step, or record it."""
+    """What was typed. `debugger` and `trace` are for the child, who stops in a step, or records it."""
 
     run: str
     mode: str = "verify"
@@ -74,6 +75,7 @@ class Request:
     as_json: bool = False
     debugger: Mapping[str, Any] = field(default_factory=dict)
     trace: Mapping[str, Any] = field(default_factory=dict)
+    looking_back: LookingBack | None = None
 
 
 def replay_run(request: Request) -> int:
@@ -120,6 +122,7 @@ class _Replay:
             edits = replayer.edits(self.record, *self._given)
             code, plan = self._prepare(replayer, edits)
             result = replayer.replay(self.record, path, self.choice, plan=plan, edits=edits, ignore=self.request.ignore)
+            trace = self._keep_trace(replayer)
             result.leaks.extend(replayer.loaded.leaks if replayer.loaded is not None else ())
             version = replayer.describe(self.record.definition.workflow).fingerprint
             told = document(result, self.record, self.choice, replayer, code) if self.request.as_json else {}
@@ -129,8 +132,21 @@ class _Replay:
             for line in next_lines(result, self.request.run, self.choice):
                 self.lines.say(Text("next: ", "cyan").append(safe(line)))
         if self.request.as_json:
-            print_json(told | {"fork": submitted})
+            print_json(told | {"fork": submitted} | ({} if trace is None else {"trace": str(trace)}))
+        elif trace is not None:
+            assert self.request.looking_back is not None
+            self.request.looking_back.look(trace, self.lines.say)
         return result.exit_code
+
+    def _keep_trace(self, replayer: Replayer) -> Path | None:
+        """Where the recorded lines are now; None if there are none, or none were asked for."""
+        back = self.request.looking_back
+        if back is None:
+            return None
+        if not replayer.trace_file.exists():
+            self.lines.noted(f"step {back.step} was not run, so nothing was recorded")
+            return None
+        return back.keep(replayer.trace_file)
 
     @property
     def _given(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -159,6 +175,8 @@ class _Replay:
         self.lines.code(code)
         for note in plan.notes:
             self.lines.noted(note)
+        if self.request.looking_back is not None:
+            self.request.looking_back.check([step.name for step in plan.steps])
         if self.request.show_code:
             self.lines.sources(code, code.changes)
         self.lines.mode(self.choice)
@@ -251,7 +269,7 @@ def _settings(request: Request, choice: Choice) -> Settings:
         probe=not is_debugged,
         paced=not request.as_json,
         quiet=request.as_json,
-        interactive=is_debugged or sys.stdin.isatty(),
+        interactive=bool(request.debugger) or sys.stdin.isatty(),
         debugger=request.debugger,
         trace=request.trace,
     )

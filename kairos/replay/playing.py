@@ -7,6 +7,8 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from msgspec import convert
+
 from kairos.authoring.context import LogRecord, MetricRecord, StepContext
 from kairos.domain.payload import Payload
 from kairos.errors import HistoryError
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from kairos.authoring.workflow import Workflow
     from kairos.replay.channel import Channel
     from kairos.replay.fencing import Fence
+    from kairos.replay.trace.observing import StepTrace
 
 
 class Player:
@@ -31,6 +34,12 @@ class Player:
     def __init__(self, app: App, setup: m.Setup, channel: Channel, stage: Stage, fence: Fence) -> None:
         self.app, self.setup, self.channel, self.stage, self.fence = app, setup, channel, stage, fence
         self.nowhere = open(os.devnull, "w")  # noqa: SIM115
+        self.trace: StepTrace | None = None
+        if setup.trace:
+            from kairos.replay.trace.observing import StepTrace, TraceOptions
+
+            self.trace = StepTrace(convert(setup.trace, TraceOptions))
+            stage.observers.append(self.trace)
 
     def play(self, request: m.Replay) -> bool:
         """Replay one run; says whether the user wants no more.
@@ -78,6 +87,8 @@ class Run:
         if call.raised is not None:
             self.player.fence.explain(call.raised)
         leaks = self.player.fence.of(call)
+        if self.player.trace is not None:
+            self._save_trace(self.player.trace, planned, upstream, runs_again=not leaks and not self.request.live)
         if self.request.flows:
             self._now[name] = None if done.output is None else done.output.data
         flush()
@@ -136,6 +147,18 @@ class Run:
         with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
             done = self.player.stage.perform(call, again=True)
         return None if done.output is None else done.output.data
+
+    def _save_trace(
+        self, trace: StepTrace, planned: PlannedStep, upstream: Mapping[str, bytes], *, runs_again: bool
+    ) -> None:
+        def again() -> StepCall:
+            return self._call(planned, upstream, is_heard=False)[0]
+
+        nowhere = self.player.nowhere
+        with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+            said = trace.save(self.player.stage, again if runs_again else None)
+        if said is not None:
+            self.player.channel.send(m.Noted(said))
 
     def _output(self, name: str) -> bytes | None:
         """What a step is given as the output of another one."""

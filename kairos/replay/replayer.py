@@ -109,7 +109,11 @@ class Listener:
 
 
 class Replayer:
-    """One child at a time, and the runs that it replays. To be used in a `with` statement."""
+    """One child at a time, and the runs that it replays. To be used in a `with` statement.
+
+    Attributes:
+        trace_file: where the recorded lines of the step of `Settings.trace` are, once it was replayed.
+    """
 
     def __init__(self, settings: Settings, listener: Listener | None = None) -> None:
         self.settings = settings
@@ -119,6 +123,7 @@ class Replayer:
         self.loaded: m.Loaded | None = None
         self._scratch = self.folder / "scratch"
         self._scratch.mkdir()
+        self.trace_file = self._scratch / "step.ktrace"
         self._child: ChildProcess | None = None
         self._is_started = False
         self._described: dict[str, m.Described] = {}
@@ -250,7 +255,7 @@ class Replayer:
         )
         return m.Setup(
             app=s.app, guards=None if s.live else guards, timeout=s.timeout, probe=s.probe, paced=s.paced,
-            debugger=s.debugger, trace=s.trace,
+            debugger=s.debugger, trace={**s.trace, "file": str(self.trace_file)} if s.trace else {},
         )  # fmt: skip
 
     def _spawn(self) -> ChildProcess:

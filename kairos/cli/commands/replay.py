@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -60,6 +61,22 @@ def replay(
     require_isolation: Annotated[
         str | None, typer.Option(metavar="strict", help="Refuse to run where a guard cannot be had.")
     ] = None,
+    trace: Annotated[
+        str | None, typer.Option(metavar="STEP", help="Record this step line by line, then step through it backwards.")
+    ] = None,
+    trace_out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With --trace: keep what was recorded; see `kairos trace`.")
+    ] = None,
+    trace_into: Annotated[
+        list[str] | None, typer.Option(metavar="PKG", help="With --trace: record this package too; repeatable.")
+    ] = None,
+    reverse: Annotated[
+        bool, typer.Option("--reverse", help="With --trace-out: step through it as well; implied without.")
+    ] = False,
+    dap: Annotated[
+        int | None,
+        typer.Option(metavar="PORT", min=0, max=65535, help="With --trace: serve it to an IDE, which steps back."),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before live mode.")] = False,
     app: o.AppSpec = None,
     database_url: o.Url = None,
@@ -72,7 +89,9 @@ def replay(
     by a guard, 4 no such run, or unreadable.
     """
     from kairos.cli.replaying import Request, replay_run
+    from kairos.cli.tracing import looking_back
 
+    back = looking_back(trace, out=trace_out, into=trace_into or (), reverse=reverse, port=dap, as_json=json)
     request = Request(
         run=run,
         mode=mode,
@@ -96,6 +115,8 @@ def replay(
         app=app,
         url=database_url,
         as_json=json,
+        trace={} if back is None else {"step": back.step, "into": tuple(trace_into or ())},
+        looking_back=back,
     )
     return replay_run(request)
 
