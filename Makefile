@@ -7,7 +7,7 @@ PARALLEL ?= -n 2 --dist loadfile
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check format bench bench-long bench-peers bench-guard coverage clean docs
+.PHONY: help setup browser demo test test-slow check format bench bench-long bench-peers bench-guard coverage clean docs
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-13s %s\n", $$1, $$2}'
@@ -21,16 +21,22 @@ $(STAMP): pyproject.toml
 
 setup: $(STAMP) ## Make a virtual environment in .venv and install Kairos with its tools
 
+browser: ## Install Debian's Chromium for the tests of the debugger, if no Chromium or Chrome is there
+	@command -v chromium || command -v chromium-browser || command -v google-chrome || { \
+	  command -v apt-get >/dev/null && test "$$(id -u)" = 0 || { echo "Install Chromium or Chrome: the tests of the debugger run in it."; exit 1; }; \
+	  apt-get install -qq -y --no-install-recommends chromium >/dev/null 2>&1 || \
+	  { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium >/dev/null; }; }
+
 demo: $(STAMP) ## Run the main job on the embedded Postgres: census, a crash, the recovery
 	@$(BIN)/kairos demo
 
-test: $(STAMP) ## Run the tests (real Postgres, real processes killed)
+test: $(STAMP) browser ## Run the tests (real Postgres, real processes killed)
 	@$(BIN)/python -m pytest -q $(PARALLEL) $(TEST_FLAGS)
 
 test-slow: $(STAMP) ## The long versions of the randomized fault tests
 	@$(BIN)/python -m pytest -q -m slow $(TEST_FLAGS)
 
-coverage: $(STAMP) ## Run the tests and show what they do not reach
+coverage: $(STAMP) browser ## Run the tests and show what they do not reach
 	@$(BIN)/python -m pytest -q $(PARALLEL) --cov=kairos --cov-report=term-missing:skip-covered $(TEST_FLAGS)
 
 check: $(STAMP) ## Lint, types, layers: what a commit must pass

@@ -55,5 +55,6 @@ def build(reads: Reads, access: Access, *, url: str, may_act: bool) -> Starlette
         middleware=[Middleware(GZipMiddleware, minimum_size=1_000, compresslevel=5)],
         exception_handlers=problems.HANDLERS,
     )
+    app.router.redirect_slashes = False
     app.state.ui = ui
     return app

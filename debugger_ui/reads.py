@@ -16,7 +16,7 @@ from kairos.store.reader import Reader
 from kairos.store.trouble import translate
 
 SESSIONS: Final = 4
-PATIENCE: Final = 3.0
+PATIENCE: Final = 2.0
 """Seconds for which a page waits for a database that is away."""
 TURN: Final = 10.0
 """Seconds for which a page waits for a session."""

@@ -81,15 +81,12 @@ def draw(sizes: Sequence[tuple[float, float]], edges: Sequence[Edge], *, sideway
         boxes.append(Box(main, cross, width, height) if sideways else Box(cross, main, width, height))
     lines = []
     for (a, b), chain in layers.chains.items():
-        points = []
-        for node in chain:
-            level = layers.layer[node]
-            begin, end = starts[level], starts[level] + thick[level]
-            if node < layers.real:
-                begin += (thick[level] - along[node]) / 2
-                end -= (thick[level] - along[node]) / 2
-            points.append((centre[node] + MARGIN, begin, end))
-        lines.append(Line(a, b, _path(points, sideways)))
+        points = [
+            (centre[n] + MARGIN, starts[layers.layer[n]], starts[layers.layer[n]] + thick[layers.layer[n]])
+            for n in chain
+        ]
+        inset = [(thick[layers.layer[n]] - along[n]) / 2 for n in (a, b)]
+        lines.append(Line(a, b, _path(points, inset[0], inset[1], sideways)))
     length = at - LAYER_GAP + MARGIN
     breadth = max((centre[n] + across[n] / 2 for n in range(layers.real)), default=0.0) + 2 * MARGIN
     dummies = max((centre[n] for n in range(layers.real, layers.count)), default=0.0) + 2 * MARGIN
@@ -115,13 +112,20 @@ def _shape(size: tuple[float, float]) -> float:
     return ratio - 1 if ratio >= 1 else 1 - 1 / ratio
 
 
-def _path(points: Sequence[tuple[float, float, float]], sideways: bool) -> str:
+def _path(points: Sequence[tuple[float, float, float]], leave: float, arrive: float, sideways: bool) -> str:
+    """A line through layers, given as (place across, begin of the layer, its end).
+
+    `leave`, `arrive`: how far the boxes at both ends stand back from the edges of their layers.
+    """
+
     def point(cross: float, main: float) -> str:
         x, y = (main, cross) if sideways else (cross, main)
         return f"{x:.1f},{y:.1f}"
 
     cross, _, main = points[0]
-    parts = [f"M{point(cross, main)}"]
+    parts = [f"M{point(cross, main - leave)}"]
+    if leave:
+        parts.append(f"L{point(cross, main)}")
     for index, (to, begin, end) in enumerate(points[1:], 2):
         if abs(to - cross) < 0.5:
             parts.append(f"L{point(to, begin)}")
@@ -130,5 +134,7 @@ def _path(points: Sequence[tuple[float, float, float]], sideways: bool) -> str:
             parts.append(f"C{point(cross, half)} {point(to, half)} {point(to, begin)}")
         if index < len(points):
             parts.append(f"L{point(to, end)}")
+        elif arrive:
+            parts.append(f"L{point(to, begin + arrive)}")
         cross, main = to, end
     return "".join(parts)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from debugger_ui.pages.forms import read_form
 from debugger_ui.ui import ui_of
 from kairos.errors import Refused
 
@@ -19,7 +18,7 @@ async def cancel(request: Request) -> Response:
     if not ui.may_act:
         raise Refused("this debugger only looks", hint="Start it without --read-only to act.")
     run_id = await ui.histories.find(request.path_params["run"])
-    form: Any = await request.form(max_fields=8, max_files=0)
+    form = await read_form(request)
     reason = " ".join(str(form.get("reason", "")).split())[:MAX_REASON]
     client = await ui.client()
     await client.cancel(run_id, reason or "cancelled in the debugger")

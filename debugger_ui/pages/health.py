@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from debugger_ui.guards import cookie, local_path, same
+from debugger_ui.pages.forms import read_form
 from debugger_ui.ui import ui_of
 from kairos.errors import KairosError
 
@@ -35,7 +34,7 @@ async def login(request: Request) -> Response:
     if ui.access.token is None:
         return RedirectResponse(target, 303)
     if request.method == "POST":
-        form: Any = await request.form(max_fields=4, max_files=0)
+        form = await read_form(request)
         target = local_path(str(form.get("next", "/")))
         if same(str(form.get("token", "")), ui.access.token):
             return RedirectResponse(target, 303, headers={"Set-Cookie": cookie(ui.access)})
