@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,11 +49,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         return
     from kairos import embedded
 
-    folder = Path(os.environ.get("TMPDIR", "/tmp")) / f"kairos-tests-{os.getpid()}"
-    folder.mkdir(mode=0o700)
-    with embedded.open(folder / "data") as cluster:
-        yield Server(cluster.admin_dsn, cluster.dsn)
-    embedded.stop(folder / "data", force=True)
+    folder = Path(tempfile.mkdtemp(prefix="kairos-tests-"))
+    try:
+        with embedded.open(folder / "data") as cluster:
+            yield Server(cluster.admin_dsn, cluster.dsn)
+        embedded.stop(folder / "data", force=True)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
