@@ -19,12 +19,14 @@ from kairos.cli.database import PATIENCE, connected, open_existing
 from kairos.cli.replay_json import document
 from kairos.cli.replay_lines import Lines, next_lines
 from kairos.cli.sources import is_file
+from kairos.cli.stopping import Stopping, code_after, prepare
 from kairos.cli.terminal import err, out, print_error, print_json, safe
 from kairos.cli.tracing import LookingBack
 from kairos.cli.usage import UsageError
 from kairos.domain.duration import parse_duration
 from kairos.errors import (
     AppUnavailable,
+    BreakpointError,
     DatabaseUnavailable,
     GuardUnavailable,
     HistoryError,
@@ -42,6 +44,7 @@ from kairos.replay.plan import Choice, Mode, Plan, make_plan
 from kairos.replay.record import RunRecord
 from kairos.replay.replayer import Edits, Replayer, Settings
 from kairos.replay.results import Code, RunResult
+from kairos.replay.stopping.attaching import INTERPRETER_FLAGS
 from kairos.replay.verdicts import STOPPED, UNREADABLE, USAGE
 from kairos.store.connect import Session
 from kairos.store.reader import Reader
@@ -49,7 +52,7 @@ from kairos.store.reader import Reader
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What was typed. `debugger` and `trace` are for the child, who stops in a step, or records it."""
+    """What was typed. `stops` and `trace` are for the child, who stops in a step, or records it."""
 
     run: str
     mode: str = "verify"
@@ -73,7 +76,7 @@ class Request:
     app: str | None = None
     url: str | None = None
     as_json: bool = False
-    debugger: Mapping[str, Any] = field(default_factory=dict)
+    stops: Stopping = field(default_factory=Stopping)
     trace: Mapping[str, Any] = field(default_factory=dict)
     looking_back: LookingBack | None = None
 
@@ -83,7 +86,7 @@ def replay_run(request: Request) -> int:
     try:
         choice = _choice(request)
         return _Replay(request, choice, _settings(request, choice)).run()
-    except (InvalidArgument, PayloadError, WorkflowNotFound, ReplayError) as exc:
+    except (InvalidArgument, PayloadError, WorkflowNotFound, ReplayError, BreakpointError) as exc:
         if isinstance(exc, AppUnavailable) and not request.as_json:
             sys.stderr.write(safe(getattr(exc, "trace", "")))
             Lines(err(), "").leaks(getattr(exc, "leaks", ()), "the import of the app")
@@ -116,6 +119,9 @@ class _Replay:
                 replayer.launch()  # it imports the app while the run is read
             path = self._read(replayer)
             self._introduce()
+            self.choice, said = prepare(self.request.stops, self.record, self.choice)
+            if said:
+                self.lines.noted(said)
             if self.choice.mode is Mode.LIVE and not self._is_agreed():
                 return USAGE
             replayer.start()
@@ -136,7 +142,7 @@ class _Replay:
         elif trace is not None:
             assert self.request.looking_back is not None
             self.request.looking_back.look(trace, self.lines.say)
-        return result.exit_code
+        return code_after(result, self.request.stops)
 
     def _keep_trace(self, replayer: Replayer) -> Path | None:
         """Where the recorded lines are now; None if there are none, or none were asked for."""
@@ -257,7 +263,15 @@ def _settings(request: Request, choice: Choice) -> Settings:
             raise UsageError(f"--allow-writes {folder}: there is no such file or folder")
     app: AppChoice = require_app(request.app)
     timeout = None if request.timeout is None else parse_duration(request.timeout, what="--timeout").total_seconds()
-    is_debugged = bool(request.debugger or request.trace)
+    stops = request.stops.options(request.ignore)
+    if stops and timeout is not None:
+        raise UsageError("--timeout would end a step while you look at it", hint="Leave it out; Ctrl-C interrupts.")
+    if stops and request.trace and sys.version_info < (3, 12):
+        raise UsageError(
+            "Python 3.11 has one tracing hook, for a debugger or for --trace",
+            hint="Leave out one, or use 3.12 or later.",
+        )
+    is_debugged = bool(stops or request.trace)
     return Settings(
         app=app.spec,
         live=choice.mode is Mode.LIVE,
@@ -269,8 +283,9 @@ def _settings(request: Request, choice: Choice) -> Settings:
         probe=not is_debugged,
         paced=not request.as_json,
         quiet=request.as_json,
-        interactive=bool(request.debugger) or sys.stdin.isatty(),
-        debugger=request.debugger,
+        interactive=bool(stops) or sys.stdin.isatty(),
+        debugger=stops.to_json() if stops else {},
+        python=INTERPRETER_FLAGS if stops.debugger == "debugpy" else (),
         trace=request.trace,
     )
 

@@ -29,6 +29,7 @@ from kairos.replay.channel import Channel
 from kairos.replay.fencing import Fence
 from kairos.replay.performing import Stage
 from kairos.replay.playing import Player
+from kairos.replay.stopping.stops import Stops
 
 if TYPE_CHECKING:
     from kairos.authoring.app import App
@@ -53,7 +54,10 @@ def main() -> None:
     secrets.on_absent(stand_ins)
     stage = Stage(setup.timeout, lambda: channel.is_busy)
     fence = Fence(setup.guards)
+    stops = Stops.from_json(setup.debugger)
     try:
+        stops.attach()
+        stage.observers.append(stops.observe)
         channel.send(fence.close())
         app = _load(setup.app, fence, channel)
     except KairosError as exc:
@@ -62,7 +66,7 @@ def main() -> None:
     if app is None:
         _leave(NO_APP)
     channel.send(m.Loaded(app=app.name, workflows=tuple(app.workflows), leaks=fence.new()))
-    _serve(app, channel, Player(app, setup, channel, stage, fence), stand_ins)
+    _serve(app, channel, Player(app, setup, channel, stage, fence, stops), stand_ins)
     _leave(0)
 
 

@@ -235,13 +235,20 @@ class Ended(Struct, frozen=True, kw_only=True, tag="ended"):
     notes: tuple[str, ...] = ()
 
 
+class Refused(Struct, frozen=True, kw_only=True, tag="refused"):
+    """Nothing of it was run: it cannot be replayed as was asked for."""
+
+    message: str
+    hint: str | None = None
+
+
 class Finished(Struct, frozen=True, tag="finished"):
     """All steps that were asked for have been seen to; `quit`: or the user wanted no more."""
 
     quit: bool = False
 
 
-Answer = Hello | Loaded | CannotLoad | Described | Checked | Began | Said | Noted | Ended | Finished
+Answer = Hello | Loaded | CannotLoad | Described | Checked | Began | Said | Noted | Ended | Refused | Finished
 
 _encoder = msgspec.json.Encoder()
 _requests: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)

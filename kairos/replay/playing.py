@@ -11,7 +11,7 @@ from msgspec import convert
 
 from kairos.authoring.context import LogRecord, MetricRecord, StepContext
 from kairos.domain.payload import Payload
-from kairos.errors import HistoryError
+from kairos.errors import BreakpointError, HistoryError
 from kairos.replay import messages as m
 from kairos.replay.bundle import open_bundle
 from kairos.replay.effects import ReplayJournal
@@ -19,19 +19,22 @@ from kairos.replay.facts import RunFacts, facts_of
 from kairos.replay.performing import Performed, Stage, StepCall, flush
 from kairos.replay.plan import Action, PlannedStep
 from kairos.replay.record import RunRecord
+from kairos.replay.stopping.session import DebuggerQuit
 
 if TYPE_CHECKING:
     from kairos.authoring.app import App
     from kairos.authoring.workflow import Workflow
     from kairos.replay.channel import Channel
     from kairos.replay.fencing import Fence
+    from kairos.replay.stopping.stops import Stops
     from kairos.replay.trace.observing import StepTrace
 
 
 class Player:
     """Everything that replays in this process share."""
 
-    def __init__(self, app: App, setup: m.Setup, channel: Channel, stage: Stage, fence: Fence) -> None:
+    def __init__(self, app: App, setup: m.Setup, channel: Channel, stage: Stage, fence: Fence, stops: Stops) -> None:
+        self.stops = stops
         self.app, self.setup, self.channel, self.stage, self.fence = app, setup, channel, stage, fence
         self.nowhere = open(os.devnull, "w")  # noqa: SIM115
         self.trace: StepTrace | None = None
@@ -47,6 +50,23 @@ class Player:
         Tells of each step that is to be run; those that are served need no telling.
         """
         run = Run(self, request, open_bundle(request.bundle))
+        try:
+            self._arm(run)
+            return self._play(run)
+        except BreakpointError as exc:
+            self.channel.send(m.Refused(message=exc.message, hint=exc.hint))
+            return True
+        except DebuggerQuit:
+            return True
+
+    def _arm(self, run: Run) -> None:
+        """Find the breakpoints in the run's workflow, and what they are held against in its record."""
+        self.stops.bytes_of = run.record.bytes_of
+        for note in self.stops.check({name: step.fn for name, step in run.workflow.steps.items()}):
+            self.channel.send(m.Noted(note))
+
+    def _play(self, run: Run) -> bool:
+        request = run.request
         for planned in request.steps:
             if planned.action is not Action.RUN:
                 continue
@@ -84,6 +104,8 @@ class Run:
         call, journal = self._call(planned, upstream)
         self.player.fence.begin(call)
         done = self.player.stage.perform(call)
+        if done.output is not None:
+            self.player.stops.returned(done.output.data or b"null")
         if call.raised is not None:
             self.player.fence.explain(call.raised)
         leaks = self.player.fence.of(call)

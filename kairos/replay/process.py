@@ -20,7 +20,7 @@ from kairos.replay.messages import Answer, Request, line_of, read_answer
 
 _LOOK: Final = 0.25
 """Seconds between two looks whether a silent child still lives."""
-_PATIENCE: Final = 3
+PATIENCE: Final = 3
 """The Ctrl-C, of those during one step, with which a child that does not react is killed."""
 
 
@@ -47,7 +47,7 @@ class ChildProcess:
 
     def __init__(
         self, environ: Mapping[str, str], *, stdout: int | None = None, stdin: int | None = None,
-        options: Sequence[str] = (),
+        options: Sequence[str] = (), patience: int | None = PATIENCE,
     ) -> None:  # fmt: skip
         ask_read, self._ask = os.pipe()
         self._hear, say_write = os.pipe()
@@ -66,6 +66,7 @@ class ChildProcess:
         self._lines: deque[bytes] = deque()
         self._begun: list[bytes] = []
         self._interrupts = 0
+        self._patience = patience
         self._before = signal.signal(signal.SIGINT, self._on_interrupt) if _is_main() else None
 
     @property
@@ -141,7 +142,7 @@ class ChildProcess:
     def _on_interrupt(self, number: int, frame: object) -> None:
         # The terminal has told the child too: it ends the step, and this process goes on.
         self._interrupts += 1
-        if self._interrupts >= _PATIENCE:
+        if self._patience is not None and self._interrupts >= self._patience:
             self._popen.kill()
 
 

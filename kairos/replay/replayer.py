@@ -20,6 +20,7 @@ from kairos.domain.forking import plan_fork, read_parent
 from kairos.domain.names import nearest
 from kairos.errors import (
     AppUnavailable,
+    BreakpointError,
     GuardUnavailable,
     InvalidArgument,
     KairosError,
@@ -32,7 +33,7 @@ from kairos.replay.compare import Differences, Ignore, compare
 from kairos.replay.facts import RunFacts, facts_of
 from kairos.replay.guard import scrub_environment
 from kairos.replay.plan import Action, Choice, Mode, Plan, PlannedStep, make_plan
-from kairos.replay.process import ChildProcess, Died, Waiting, check_alive
+from kairos.replay.process import PATIENCE, ChildProcess, Died, Waiting, check_alive
 from kairos.replay.record import RunRecord
 from kairos.replay.results import Code, RunResult, StepResult
 from kairos.replay.verdicts import Verdict, judge
@@ -264,7 +265,9 @@ class Replayer:
         if not s.live:
             environ = scrub_environment(environ, s.environment, scratch=self._scratch)
         reads = None if s.interactive else DEVNULL
-        return ChildProcess(environ, stdout=2 if s.quiet else None, stdin=reads, options=s.python)
+        # At a prompt Ctrl-C is pressed as often as somebody likes.
+        patience = None if s.debugger else PATIENCE
+        return ChildProcess(environ, stdout=2 if s.quiet else None, stdin=reads, options=s.python, patience=patience)
 
     def _ask_for(self, request: m.Describe | m.Check, kind: type[T]) -> T:
         child = self.child
@@ -347,13 +350,15 @@ class _Course:
                 self._pass_over()
                 if self.replayer.settings.paced:
                     self.replayer.child.ask(m.Go())
-            case Waiting(seconds=seconds):
+            case Waiting(seconds=seconds) if not self.replayer.settings.debugger:
                 if self._done < len(self.plan.steps):
                     self.listener.waiting(self._next, self._done + 1, len(self.plan.steps), seconds)
             case Died(how=how):
                 self.replayer.end_child()
                 self._end(m.Ended(step=self._next.name, outcome="crashed", notes=(how,)))
                 return False
+            case m.Refused(message=message, hint=hint):
+                raise BreakpointError(message, hint=hint)
             case m.Finished(quit=quit):
                 self.result.quit = quit
                 return False

@@ -41,6 +41,33 @@ def replay(
         bool, typer.Option("--submit", help="With --fork-from: start that fork on the server, if all went well here.")
     ] = False,
     reason: Annotated[str, typer.Option(metavar="TEXT", help="With --submit: kept in the fork's history.")] = "",
+    break_at: Annotated[
+        list[str] | None,
+        typer.Option(metavar="STEP[:LINE|:+N]", help="Stop in pdb, inside the step's function; repeatable."),
+    ] = None,
+    condition: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--if", metavar="EXPR", help="With --break-at: only where this is true; one for all, or one each."
+        ),
+    ] = None,
+    break_on: Annotated[
+        list[str] | None,
+        typer.Option(metavar="fail|diverge", help="Stop where a step raises, or returns something else; repeatable."),
+    ] = None,
+    post_mortem: Annotated[
+        bool, typer.Option("--post-mortem", help="Run the failed step to its exception, and stand there.")
+    ] = False,
+    debugger: Annotated[
+        str, typer.Option(metavar="pdb|debugpy", help="Where it stops: this terminal, or an editor that attaches.")
+    ] = "pdb",
+    listen: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Where debugpy waits, on this machine; default 127.0.0.1:5678, 0: any."),
+    ] = None,
+    write_vscode: Annotated[
+        bool, typer.Option("--write-vscode", help="Put what VS Code needs to attach into .vscode/launch.json.")
+    ] = False,
     timeout: Annotated[
         str | None, typer.Option(metavar="30s", help="Stop a step after this long. Default: never; Ctrl-C does.")
     ] = None,
@@ -89,6 +116,7 @@ def replay(
     by a guard, 4 no such run, or unreadable.
     """
     from kairos.cli.replaying import Request, replay_run
+    from kairos.cli.stopping import Stopping
     from kairos.cli.tracing import looking_back
 
     back = looking_back(trace, out=trace_out, into=trace_into or (), reverse=reverse, port=dap, as_json=json)
@@ -104,6 +132,15 @@ def replay(
         output=tuple(output or ()),
         submit=submit,
         reason=reason,
+        stops=Stopping(
+            break_at=tuple(break_at or ()),
+            conditions=tuple(condition or ()),
+            break_on=tuple(break_on or ()),
+            post_mortem=post_mortem,
+            debugger=debugger,
+            listen=listen,
+            write_vscode=write_vscode,
+        ),
         timeout=timeout,
         allow_network=tuple(allow_network or ()),
         allow_writes=tuple(allow_writes or ()),

@@ -44,6 +44,7 @@ class StopOptions(Struct, frozen=True, kw_only=True):
         break_on: of `fail` (a step raised) and `diverge` (its output or effects are not the recorded ones).
         post_mortem: the failing step is run to its exception, and looked at there.
         listen: where debugpy waits: a loopback host, and a port (0: any free one).
+        ignore: rules for differences that do not count, beside those of the workflow.
     """
 
     breakpoints: tuple[Breakpoint, ...] = ()
@@ -51,6 +52,7 @@ class StopOptions(Struct, frozen=True, kw_only=True):
     post_mortem: bool = False
     debugger: Debugger = "pdb"
     listen: tuple[str, int] = DEFAULT_LISTEN
+    ignore: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.breakpoints or self.break_on or self.post_mortem or self.debugger != "pdb")
@@ -74,6 +76,7 @@ def stop_options(
     post_mortem: bool = False,
     debugger: str = "pdb",
     listen: str | None = None,
+    ignore: Sequence[str] = (),
 ) -> StopOptions:
     """The options as typed: `--break-at`, `--if`, `--break-on`, `--post-mortem`, `--debugger`, `--listen`.
 
@@ -95,6 +98,7 @@ def stop_options(
         post_mortem=post_mortem,
         debugger=debugger,  # type: ignore[arg-type]
         listen=DEFAULT_LISTEN if listen is None else parse_listen(listen),
+        ignore=tuple(ignore),
     )
 
 

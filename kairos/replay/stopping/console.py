@@ -143,7 +143,7 @@ class KairosPdb(pdb.Pdb):
 
     def interaction(self, frame: FrameType | None, tb_or_exc: Any) -> None:
         """One prompt at a time, on the terminal, whatever the step did to stdin and stdout."""
-        with self.session.lock, self._on_terminal():
+        with self.session.lock, self._on_terminal(), _default_interrupt():
             if self.session.quit:
                 self._leave()
             self.session.prompting = threading.get_ident()
@@ -345,6 +345,19 @@ class KairosPdb(pdb.Pdb):
     def _lines(self, lines: Any) -> None:
         for line in lines:
             self.message(line)
+
+
+@contextlib.contextmanager
+def _default_interrupt() -> Iterator[None]:
+    """At the prompt Ctrl-C belongs to the prompt, whoever has it otherwise."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _is_kairos(frame: FrameType) -> bool:

@@ -21,9 +21,6 @@ MAX_SHOWN = 4_000
 """Characters of a recorded value, unless all of it is asked for."""
 _MAX_ARGUMENT = 160
 
-Differences = Callable[[Any, Any], Sequence[object]]
-"""(recorded, new) -> one item for each difference, printed by `str`."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
@@ -36,7 +33,7 @@ class Facts:
         error: the recorded error; None if the attempt did not fail.
         effects: what the world answered then, in order.
         plain: makes a value of the step's output type the plain JSON value that would be recorded.
-        differences: compares two plain values.
+        ignore: rules for differences that do not count.
         bytes_of: the bytes of a recorded payload.
     """
 
@@ -50,7 +47,7 @@ class Facts:
     error: ErrorInfo | None = None
     effects: Sequence[EffectRecorded] = ()
     plain: Callable[[Any], Any] = lambda value: value
-    differences: Differences | None = None
+    ignore: Sequence[str] = ()
     bytes_of: Callable[[Any], bytes] = lambda payload: payload.data or b"null"
     redactor: Redactor = field(default_factory=Redactor)
 
@@ -70,7 +67,7 @@ def facts_of(
     output: bytes | None = None,
     error: ErrorInfo | None = None,
     effects: Sequence[EffectRecorded] = (),
-    differences: Differences | None = None,
+    ignore: Sequence[str] = (),
     bytes_of: Callable[[Any], bytes] | None = None,
 ) -> Facts:
     """The facts of one attempt, from what an executor has at hand; `arguments` is what `Step.bind` made."""
@@ -93,7 +90,7 @@ def facts_of(
         error=error,
         effects=effects,
         plain=plain,
-        differences=differences,
+        ignore=ignore,
         redactor=ctx.redactor,
         **more,
     )
@@ -167,13 +164,12 @@ def difference_lines(facts: Facts, value: Any) -> list[str]:
 
 def compared(facts: Facts, plain: Any) -> list[str]:
     """As `difference_lines`, of a plain JSON value."""
-    compare = facts.differences or _deep_differences
-    return [str(item) for item in compare(canonical.decode(facts.output or b"null"), plain)]
+    from kairos.replay.compare import MISSING, compare  # only where somebody asks
 
+    found = compare(canonical.decode(facts.output or b"null"), plain, facts.ignore)
 
-def _deep_differences(old: Any, new: Any) -> Sequence[object]:
-    from deepdiff import DeepDiff  # slow to load, and only asked for at the prompt
+    def text(value: Any) -> str:
+        return "nothing" if value is MISSING else show(value, _MAX_ARGUMENT, facts.redactor)
 
-    if old == new:
-        return []
-    return str(DeepDiff(old, new, verbose_level=2).pretty()).splitlines()
+    lines = [f"{item.path or '(all)'}  {item.kind}  {text(item.old)} -> {text(item.new)}" for item in found]
+    return [*lines, *([f"and {found.rest} more"] if found.rest else [])]

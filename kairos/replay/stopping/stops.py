@@ -27,7 +27,7 @@ from kairos.domain.payload import Payload
 from kairos.errors import BreakpointError
 from kairos.replay.stopping.breakpoints import Breakpoint, StopOptions, check_steps
 from kairos.replay.stopping.ended import LastReturn, OutputDiverged, not_reproduced_lines
-from kairos.replay.stopping.facts import Differences, Facts, compared, facts_of
+from kairos.replay.stopping.facts import Facts, compared, facts_of
 from kairos.replay.stopping.lines import Place, find_place, user_code
 from kairos.replay.stopping.session import DebuggerQuit, Session
 
@@ -93,8 +93,6 @@ class Stops:
         """Steps whose recorded failure did not come again; with --post-mortem this ends as diverged."""
         self.bytes_of: Callable[[Payload], bytes] = lambda payload: payload.data or b"null"
         """To be set for each run: the bytes of a payload that its record refers to."""
-        self.differences: Differences | None = None
-        """To be set for each run: how outputs are compared, with its rules for what is ignored."""
         self._backend: Backend | None = None
         self._places: dict[str, list[tuple[Breakpoint, Place]]] = {}
         self._last: Visit | None = None
@@ -167,7 +165,7 @@ class Stops:
             output=output,
             error=None if then is None else then.error,
             effects=() if then is None else then.effects,
-            differences=self.differences,
+            ignore=(*self.options.ignore, *call.step.workflow.replay_ignore),
             bytes_of=self.bytes_of,
         )  # fmt: skip
 

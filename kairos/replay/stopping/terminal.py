@@ -11,15 +11,17 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kairos.authoring.failure import is_user_file
 from kairos.replay.stopping.breakpoints import Breakpoint
-from kairos.replay.stopping.console import KairosPdb
 from kairos.replay.stopping.ended import begin_with, exceptions_of, failure_lines
 from kairos.replay.stopping.facts import Facts
 from kairos.replay.stopping.lines import Place
 from kairos.replay.stopping.session import DebuggerQuit, Session
+
+if TYPE_CHECKING:
+    from kairos.replay.stopping.console import KairosPdb
 
 
 class OnTerminal:
@@ -27,7 +29,16 @@ class OnTerminal:
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self.console = KairosPdb(session)
+        self._console: KairosPdb | None = None
+
+    @property
+    def console(self) -> KairosPdb:
+        """The prompt. Made when it is first wanted: loading pdb takes as long as replaying some hundred steps."""
+        if self._console is None:
+            from kairos.replay.stopping.console import KairosPdb
+
+            self._console = KairosPdb(self.session)
+        return self._console
 
     def attach(self) -> None:
         """From now on, `breakpoint()` in the user's code opens this debugger (unless PYTHONBREAKPOINT=0)."""
@@ -37,12 +48,12 @@ class OnTerminal:
     @property
     def has_breakpoints(self) -> bool:
         """Whether some were set at the prompt."""
-        return bool(self.console.breaks)
+        return self._console is not None and bool(self._console.breaks)
 
     def disarm(self) -> None:
         """End what `breakpoint()` has begun in a step without breakpoints."""
-        if self.console.is_tracing:
-            self.console.stop_tracing()
+        if self._console is not None and self._console.is_tracing:
+            self._console.stop_tracing()
 
     @contextlib.contextmanager
     def armed(self, places: Sequence[tuple[Breakpoint, Place]], caller: FrameType) -> Iterator[None]:
@@ -101,8 +112,6 @@ class OnTerminal:
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         if self.session.quit:
             raise DebuggerQuit(0)
-        if self.session.prompting == threading.get_ident():
-            raise KeyboardInterrupt
         if self.session.prompting is not None:
             self.session.say("another thread stands at the prompt")
             return
