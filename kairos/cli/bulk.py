@@ -239,12 +239,12 @@ class Forking:
         stage = "forking"
         for item in rest:
             began = time.monotonic()
-            await self._look()
-            bulk.check()
+            if await self._look():
+                bulk.check()
+                show(stage)
             if bulk.stopped:
                 break
             await self._start(item)
-            show(stage)
             await asyncio.sleep(max(self.pause - (time.monotonic() - began), 0))
         stage = "waiting"
         await self._follow(bulk.begun, lambda: show(stage))
@@ -279,9 +279,10 @@ class Forking:
                 return
             await asyncio.sleep(LOOK_EVERY)
 
-    async def _look(self, *, now: bool = False) -> None:
+    async def _look(self, *, now: bool = False) -> bool:
+        """See how the forks go, unless that was done just now. Whether it was."""
         if not now and time.monotonic() - self._looked < LOOK_EVERY:
-            return
+            return False
         self._looked = time.monotonic()
         open_items = {
             item.fork_id: item for item in self.bulk.begun if item.fork_id is not None and not item.is_settled
@@ -289,6 +290,7 @@ class Forking:
         for run_id, info in (await self.reader.runs(open_items)).items() if open_items else ():
             item = open_items[run_id]
             item.status = info.status
+        return True
 
 
 def read_rate(text: str | None) -> float:

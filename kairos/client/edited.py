@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from kairos.domain import canonical
@@ -44,9 +45,15 @@ class Checker:
         from jsonschema import Draft202012Validator
 
         validator = Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER)
+        try:
+            found = list(islice(validator.iter_errors(canonical.decode(raw)), MAX_PROBLEMS))
+        except Exception as exc:  # a pattern that only pydantic's engine knows, a schema of the user's own making
+            raise PayloadError(
+                f"{what} cannot be checked by the schema of its type: {type(exc).__name__}: {str(exc)[:200]}",
+                hint="Fork with the app of that version: its types check it themselves.",
+            ) from exc
         problems = [
-            f"{error.json_path.removeprefix('$').removeprefix('.') or 'it'}: {error.message[:200]}"
-            for error, _ in zip(validator.iter_errors(canonical.decode(raw)), range(MAX_PROBLEMS), strict=False)
+            f"{error.json_path.removeprefix('$').removeprefix('.') or 'it'}: {error.message[:200]}" for error in found
         ]
         if problems:
             raise PayloadError(f"{what} does not have its type: {'; '.join(problems)}")

@@ -17,7 +17,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 import kairos
 from kairos.domain.events import RunForked, StepDone, StepsInherited
@@ -730,6 +730,53 @@ def test_a_long_edit_is_told_by_its_hash(database: TestDatabase) -> None:
         assert isinstance(told, RunForked)
         assert told.edits["reserve.note"]["size"] == 100_002
         assert (await report(database, fork)).problems == []
+
+    on(database, test)
+
+
+odd = kairos.App("odd")
+
+
+class Odd(BaseModel):
+    code: str = Field(json_schema_extra={"pattern": "(?<bad"})
+
+
+@odd.job
+async def measure(depth: float, unit: str = "m") -> Odd:
+    return Odd(code=f"{depth}{unit}")
+
+
+def test_a_job_is_forked_with_another_input(database: TestDatabase) -> None:
+    async def test(client: kairos.AsyncClient) -> None:
+        async with working(odd, database.dsn):
+            run = await (await client.start(odd.get("measure"), {"depth": 2})).wait(20)
+            for typed in (odd.get("measure"), None):
+                fork = await client.fork(run.id, from_step="measure", set={"input.unit": "ft"}, workflow=typed)
+                assert await (await client.get_run(fork.id)).result(20) == {"code": "2.0ft"}
+        with pytest.raises(kairos.PayloadError, match="unit"):
+            await client.fork(run.id, from_step="measure", set={"input.unit": 3})
+
+    on(database, test)
+
+
+def test_a_schema_that_cannot_be_used_is_said_so(database: TestDatabase) -> None:
+    flow = kairos.App("odd").workflow("odd-flow")
+
+    @flow.step
+    async def first() -> Odd:
+        return Odd(code="x")
+
+    @flow.step
+    async def second(first: Odd) -> str:
+        return first.code
+
+    async def test(client: kairos.AsyncClient) -> None:
+        async with working(flow.app, database.dsn):
+            run = await (await client.start(flow)).wait(20)
+            with pytest.raises(kairos.PayloadError, match="cannot be checked by the schema"):
+                await client.fork(run.id, from_step="second", set={"first.code": "y"})
+            fork = await client.fork(run.id, from_step="second", set={"first.code": "y"}, workflow=flow)
+            assert await fork.result(20) == "y"
 
     on(database, test)
 
