@@ -44,6 +44,7 @@ KEYS: Mapping[str, tuple[str, ...]] = {
     "run_key": ("key",),
     "failure": ("run_id",),
     "blob": ("sha256",),
+    "imported_run": ("run_id",),
 }
 """What an index must be entered by. A task is found by its run, by its queue (the shard of those who wait), by who
 holds it, or because its time is up. The index of what is held is as large as the slots of all workers: it may be
