@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from typing import Final
 
@@ -17,7 +17,7 @@ from kairos.cli.terminal import one_line, print_line, print_wrapped, safe
 from kairos.domain.duration import format_duration
 from kairos.domain.error_info import ErrorInfo
 from kairos.replay.facts import Ending
-from kairos.replay.messages import Hello, Leak, Loaded, Said
+from kairos.replay.messages import Ended, Hello, Leak, Loaded, Said
 from kairos.replay.plan import GIVEN, Choice, Mode, PlannedStep
 from kairos.replay.replayer import Listener
 from kairos.replay.results import Code, RunResult, StepResult
@@ -168,14 +168,7 @@ class Lines(Listener):
         self.leaks(ended.leaks)
         if result.differences:
             print_differences(self.console, result.differences, indent=INDENT)
-        use = ended.effects
-        for text in filter(None, (
-            use.mismatch,
-            use.missing and f"effects that are recorded and were not asked for: {_some(use.missing)}",
-            use.extra and result.verdict is Verdict.DIVERGED_EFFECTS
-            and f"effects that are not recorded: {_some(use.extra)}; they happened here, under the guards",
-            *(ended.notes if result.verdict is not Verdict.CRASHED else ()),
-        )):  # fmt: skip
+        for text in _remarks(result, ended):
             print_wrapped(self.console, Text(safe(text), "dim"), indent=INDENT, hanging=2)
         if ended.problem is not None and not ended.leaks:
             self._error(ended.problem.error, brief=result.verdict is Verdict.SAME_ERROR)
@@ -273,6 +266,19 @@ def _extras(result: StepResult) -> Iterable[str]:
         yield result.code
     if result.recorded is not None and result.recorded.number > 1 and result.was_run:
         yield f"attempt {result.recorded.number}"
+
+
+def _remarks(result: StepResult, ended: Ended) -> Iterator[str]:
+    """What else there is to say of a step that was run."""
+    use = ended.effects
+    if use.mismatch:
+        yield use.mismatch
+    elif use.missing:
+        yield f"effects that are recorded and were not asked for: {_some(use.missing)}"
+    if use.extra and result.verdict is Verdict.DIVERGED_EFFECTS:
+        yield f"effects that are not recorded: {_some(use.extra)}; they happened here, under the guards"
+    if result.verdict is not Verdict.CRASHED:
+        yield from ended.notes
 
 
 def _some(names: tuple[str, ...]) -> str:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 from rich.text import Text
@@ -16,6 +15,7 @@ from rich.text import Text
 from kairos.cli import words
 from kairos.cli.apps import AppChoice, require_app
 from kairos.cli.database import PATIENCE, connected, open_existing
+from kairos.cli.forking import read_output, read_set
 from kairos.cli.replay_json import document
 from kairos.cli.replay_lines import Lines, next_lines
 from kairos.cli.sources import is_file
@@ -28,6 +28,7 @@ from kairos.errors import (
     AppUnavailable,
     BreakpointError,
     DatabaseUnavailable,
+    DefinitionError,
     GuardUnavailable,
     HistoryError,
     InvalidArgument,
@@ -45,7 +46,7 @@ from kairos.replay.record import RunRecord
 from kairos.replay.replayer import Edits, Replayer, Settings
 from kairos.replay.results import Code, RunResult
 from kairos.replay.stopping.attaching import INTERPRETER_FLAGS
-from kairos.replay.verdicts import STOPPED, UNREADABLE, USAGE
+from kairos.replay.verdicts import STOPPED, UNREADABLE, USAGE, Verdict
 from kairos.store.connect import Session
 from kairos.store.reader import Reader
 
@@ -79,6 +80,15 @@ class Request:
     stops: Stopping = field(default_factory=Stopping)
     trace: Mapping[str, Any] = field(default_factory=dict)
     looking_back: LookingBack | None = None
+
+
+_BAD: Final = frozenset(
+    {
+        Verdict.SAME_ERROR, Verdict.NEW_ERROR, Verdict.CRASHED, Verdict.INTERRUPTED, Verdict.BLOCKED, Verdict.MISSING,
+        Verdict.DIVERGED_EFFECTS,
+    }
+)  # fmt: skip
+"""A fork is not submitted if a step of it ends so. Another output than then is no reason: that is what a fix is for."""
 
 
 def replay_run(request: Request) -> int:
@@ -158,14 +168,15 @@ class _Replay:
     def _given(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """What `--set` and `--output` say: by path, and by step."""
         return (
-            dict(map(_assignment, self.request.set)),
-            dict(map(_assignment, self.request.output)),
+            dict(map(read_set, self.request.set)),
+            dict(map(read_output, self.request.output)),
         )
 
     def _submit(self, result: RunResult, version: str) -> str | None:
         """Start the fork on the server; returns its id. It runs again there: nothing that was computed here is sent."""
-        if result.exit_code and not self.request.yes:
-            self.lines.noted("not submitted: the replay did not come out well; --yes submits all the same")
+        bad = next((step.name for step in result.steps if step.verdict in _BAD), None)
+        if bad is not None and not self.request.yes:
+            self.lines.noted(f"not submitted: {bad} did not come out well here; --yes submits all the same")
             return None
         run_id = str(self.record.run_id)
         fork = asyncio.run(_fork(run_id, self.request, version, *self._given))
@@ -262,7 +273,7 @@ def _settings(request: Request, choice: Choice) -> Settings:
         if not Path(folder).exists():
             raise UsageError(f"--allow-writes {folder}: there is no such file or folder")
     app: AppChoice = require_app(request.app)
-    timeout = None if request.timeout is None else parse_duration(request.timeout, what="--timeout").total_seconds()
+    timeout = None if request.timeout is None else _seconds(request.timeout)
     stops = request.stops.options(request.ignore)
     if stops and timeout is not None:
         raise UsageError("--timeout would end a step while you look at it", hint="Leave it out; Ctrl-C interrupts.")
@@ -290,26 +301,11 @@ def _settings(request: Request, choice: Choice) -> Settings:
     )
 
 
-def _assignment(text: str) -> tuple[str, Any]:
-    """`PATH=JSON`, `PATH=text` or `PATH=@file`."""
-    path, sign, value = text.partition("=")
-    if not sign or not path:
-        raise UsageError(
-            f"{text!r} sets nothing", hint="Write PATH=VALUE: --set input.amount=5, --output reserve=@r.json."
-        )
-    if value.startswith("@"):
-        try:
-            value = Path(value[1:]).read_text("utf-8")
-        except (OSError, ValueError) as exc:
-            raise UsageError(f"{value[1:]} cannot be read: {exc}") from None
-        try:
-            return path, json.loads(value)
-        except ValueError as exc:
-            raise UsageError(f"what stands in the file for {path} is not JSON: {exc}") from None
+def _seconds(text: str) -> float:
     try:
-        return path, json.loads(value)
-    except ValueError:
-        return path, value
+        return parse_duration(text, what="--timeout").total_seconds()
+    except DefinitionError as exc:
+        raise UsageError(exc.message, hint=exc.hint) from None
 
 
 async def _fork(run_id: str, request: Request, version: str, given: dict[str, Any], outputs: dict[str, Any]) -> str:

@@ -29,6 +29,7 @@ from kairos.replay.channel import Channel
 from kairos.replay.fencing import Fence
 from kairos.replay.performing import Stage
 from kairos.replay.playing import Player
+from kairos.replay.speaking import flush
 from kairos.replay.stopping.stops import Stops
 
 if TYPE_CHECKING:
@@ -167,9 +168,7 @@ def _preload() -> None:
 
 def _leave(code: int) -> NoReturn:
     """End now: what a step has left running must not keep the process."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):
-            stream.flush()
+    flush()
     os._exit(code)
 
 

@@ -43,7 +43,8 @@ class Setup(Struct, frozen=True, kw_only=True, tag="setup"):
         guards: None for none at all.
         timeout: seconds after which a step is stopped; None for never.
         probe: run a step whose output differs once more, to tell what differs each time.
-        paced: wait for `Go` before each step, so that what parent and child print comes in order.
+        paced: before anything is printed here, wait for a `Go` to each step that has ended: then what both processes
+            print comes in order.
         debugger, trace: options of those who stop in a step, or record it line by line; empty for neither.
     """
 

@@ -103,6 +103,8 @@ class Stage:
             with self._interruptible():
                 call.arguments = step.bind(ctx, call.run_input, call.upstream)
                 with contextlib.ExitStack() as watched:
+                    if step.record_http:
+                        watched.enter_context(ctx.record_http())
                     for observer in self.observers:
                         watched.enter_context(observer(call))
                     value = self._call(step, call.arguments)
@@ -197,10 +199,3 @@ def _seed(text: str) -> None:
     if numpy is not None:
         with contextlib.suppress(Exception):
             numpy.seed(random.getrandbits(32))
-
-
-def flush() -> None:
-    """Print what a step has printed so far; a stream that it closed is let be."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):
-            stream.flush()

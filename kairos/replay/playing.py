@@ -16,9 +16,10 @@ from kairos.replay import messages as m
 from kairos.replay.bundle import open_bundle
 from kairos.replay.effects import ReplayJournal
 from kairos.replay.facts import RunFacts, facts_of
-from kairos.replay.performing import Performed, Stage, StepCall, flush
+from kairos.replay.performing import Performed, Stage, StepCall
 from kairos.replay.plan import Action, PlannedStep
 from kairos.replay.record import RunRecord
+from kairos.replay.speaking import Turns, flush, speak_in_turn
 from kairos.replay.stopping.session import DebuggerQuit
 
 if TYPE_CHECKING:
@@ -43,6 +44,9 @@ class Player:
 
             self.trace = StepTrace(convert(setup.trace, TraceOptions))
             stage.observers.append(self.trace)
+        self.turns = Turns(channel)
+        if setup.paced:
+            speak_in_turn(self.turns)
 
     def play(self, request: m.Replay) -> bool:
         """Replay one run; says whether the user wants no more.
@@ -71,9 +75,15 @@ class Player:
             if planned.action is not Action.RUN:
                 continue
             self.channel.send(m.Began(planned.name))
-            self.channel.send(run.replay(planned))
-            if self.setup.paced and self.channel.receive() is None:
-                return True
+            try:
+                self.channel.send(run.replay(planned))
+            except BaseException as exc:
+                if getattr(exc, "ends_replay", False):  # of a debugger: its user has had enough
+                    return True
+                raise
+            if self.setup.paced:
+                self.turns.told()
+        self.turns.catch_up()
         return False
 
 
