@@ -29,7 +29,7 @@ from kairos.replay.channel import Channel
 from kairos.replay.fencing import Fence
 from kairos.replay.performing import Stage
 from kairos.replay.playing import Player
-from kairos.replay.speaking import flush
+from kairos.replay.speaking import Turns, flush, speak_in_turn
 from kairos.replay.stopping.stops import Stops
 
 if TYPE_CHECKING:
@@ -55,6 +55,9 @@ def main() -> None:
     secrets.on_absent(stand_ins)
     stage = Stage(setup.timeout, lambda: channel.is_busy)
     fence = Fence(setup.guards)
+    turns = Turns(channel)
+    if setup.paced:
+        speak_in_turn(turns)  # before anybody keeps the streams
     stops = Stops.from_json(setup.debugger)
     try:
         stops.attach()
@@ -67,7 +70,7 @@ def main() -> None:
     if app is None:
         _leave(NO_APP)
     channel.send(m.Loaded(app=app.name, workflows=tuple(app.workflows), leaks=fence.new()))
-    _serve(app, channel, Player(app, setup, channel, stage, fence, stops), stand_ins)
+    _serve(app, channel, Player(app, setup, channel, turns, stage, fence, stops), stand_ins)
     _leave(0)
 
 

@@ -19,7 +19,7 @@ from kairos.replay.facts import RunFacts, facts_of
 from kairos.replay.performing import Performed, Stage, StepCall
 from kairos.replay.plan import Action, PlannedStep
 from kairos.replay.record import RunRecord
-from kairos.replay.speaking import Turns, flush, speak_in_turn
+from kairos.replay.speaking import Turns, flush
 from kairos.replay.stopping.session import DebuggerQuit
 
 if TYPE_CHECKING:
@@ -34,8 +34,10 @@ if TYPE_CHECKING:
 class Player:
     """Everything that replays in this process share."""
 
-    def __init__(self, app: App, setup: m.Setup, channel: Channel, stage: Stage, fence: Fence, stops: Stops) -> None:
-        self.stops = stops
+    def __init__(
+        self, app: App, setup: m.Setup, channel: Channel, turns: Turns, stage: Stage, fence: Fence, stops: Stops
+    ) -> None:
+        self.turns, self.stops = turns, stops
         self.app, self.setup, self.channel, self.stage, self.fence = app, setup, channel, stage, fence
         self.nowhere = open(os.devnull, "w")  # noqa: SIM115
         self.trace: StepTrace | None = None
@@ -44,9 +46,6 @@ class Player:
 
             self.trace = StepTrace(convert(setup.trace, TraceOptions))
             stage.observers.append(self.trace)
-        self.turns = Turns(channel)
-        if setup.paced:
-            speak_in_turn(self.turns)
 
     def play(self, request: m.Replay) -> bool:
         """Replay one run; says whether the user wants no more.
