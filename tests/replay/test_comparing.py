@@ -64,6 +64,14 @@ def test_a_side_that_has_nothing_is_missing() -> None:
     ]
 
 
+def test_a_difference_is_text_too() -> None:
+    assert [str(d) for d in compare({"a": [1], "b": 2}, {"a": [2], "c": "x" * 999})] == [
+        "a[0]: 1 -> 2",
+        "b: 2 -> (missing)",
+        f"c: (missing) -> '{'x' * 199}... (1,001 bytes)",
+    ]
+
+
 def without(rows: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
     return [{k: v for k, v in row.items() if k != name} for row in rows]
 

@@ -19,6 +19,9 @@ from kairos.replay.compare.aligning import Pair, align, is_number, same
 LIMIT: Final = 1_000
 """Differences that are listed; the rest is counted."""
 
+MAX_SHOWN: Final = 200
+"""Characters of a value in the text of a difference."""
+
 Kind = Literal["changed", "added", "removed", "type"]
 Key = str | int | Pair
 
@@ -56,6 +59,10 @@ class Difference:
     def size(self) -> int:
         """Bytes of the larger of the two, as JSON."""
         return max(_size(self.old), _size(self.new))
+
+    def __str__(self) -> str:
+        """`items[3].price: 120 -> 130`, on one line."""
+        return f"{self.path or '(all)'}: {_shown(self.old)} -> {_shown(self.new)}"
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON; a side that has nothing is left out."""
@@ -223,6 +230,11 @@ def _text(path: tuple[Key, ...], side: int) -> str:
 
 def _keys(path: tuple[Key, ...], side: int) -> tuple[str | int, ...]:
     return tuple((key[side] or 0) if isinstance(key, tuple) else key for key in path)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}... ({_size(value):,} bytes)"
 
 
 def _size(value: Any) -> int:
