@@ -11,6 +11,8 @@ from kairos.cli import exits
 from kairos.cli.database import reading
 from kairos.cli.lines import event_line
 from kairos.cli.live import follow, step_width
+from kairos.cli.offline import open_story
+from kairos.cli.sources import is_file
 from kairos.cli.story import Story, begin_story, catch_up
 from kairos.cli.terminal import out, print_json, print_line
 from kairos.cli.usage import UsageError
@@ -47,7 +49,14 @@ class EventFilter:
 
 
 def show_events(name: str, wanted: EventFilter, *, follow: bool, url: str | None, as_json: bool) -> int:
-    """Print the events; with `follow` until the run ends."""
+    """Print the events, of a run or of a bundle; with `follow` until the run ends."""
+    if is_file(name):
+        if follow:
+            raise UsageError("--follow: nothing more happens in a file", hint="Leave it out.")
+        _, story = open_story(name)
+        wanted.check(story)
+        _show(story, wanted, as_json)
+        return exits.OK
 
     async def work() -> int:
         async with reading(url) as reader:
@@ -57,14 +66,18 @@ def show_events(name: str, wanted: EventFilter, *, follow: bool, url: str | None
                 await _follow(reader, story, wanted, as_json)
                 return exits.OK
             await catch_up(reader, story)
-            chosen = [recorded for recorded in story.events if wanted.takes(recorded)]
-            if as_json:
-                print_json([event_json(recorded) for recorded in chosen])
-            else:
-                _print(out(), story, chosen)
+            _show(story, wanted, as_json)
             return exits.OK
 
     return asyncio.run(work())
+
+
+def _show(story: Story, wanted: EventFilter, as_json: bool) -> None:
+    chosen = [recorded for recorded in story.events if wanted.takes(recorded)]
+    if as_json:
+        print_json([event_json(recorded) for recorded in chosen])
+    else:
+        _print(out(), story, chosen)
 
 
 async def _follow(reader: Reader, story: Story, wanted: EventFilter, as_json: bool) -> None:

@@ -13,7 +13,9 @@ from kairos.cli.database import reading
 from kairos.cli.grid import Column, print_grid
 from kairos.cli.lines import event_line
 from kairos.cli.live import pick, step_width
+from kairos.cli.offline import open_story
 from kairos.cli.payloads import preview
+from kairos.cli.sources import is_file
 from kairos.cli.story import Story, read_story
 from kairos.cli.terminal import one_line, out, print_json, print_line
 from kairos.cli.usage import UsageError
@@ -25,24 +27,32 @@ MAX_STEPS = 60
 
 
 def show_state(name: str, *, at: int | None, url: str | None, as_json: bool) -> int:
-    """Fold the events up to `at` and print what they say."""
+    """Fold the events of a run or of a bundle up to `at` and print what they say."""
+    if is_file(name):
+        _, story = open_story(name, at)
+        _show(story, name, at, as_json)
+        return exits.OK
 
     async def work() -> int:
         async with reading(url) as reader:
             run_id = await reader.find(name)
             story = await read_story(reader, run_id, at)
-            if at is not None and at > story.state.seq:
-                raise UsageError(
-                    f"--at {at}: the run has {words.plural(story.state.seq, 'event')} so far",
-                    hint=f"`kairos events {words.short_id(run_id)}` lists them.",
-                )
-            if as_json:
-                print_json(state_json(story.state))
-            else:
-                _print(out(), story)
+            _show(story, words.short_id(run_id), at, as_json)
             return exits.OK
 
     return asyncio.run(work())
+
+
+def _show(story: Story, name: str, at: int | None, as_json: bool) -> None:
+    if at is not None and at > story.state.seq:
+        raise UsageError(
+            f"--at {at}: the run has {words.plural(story.state.seq, 'event')} so far",
+            hint=f"`kairos events {name}` lists them.",
+        )
+    if as_json:
+        print_json(state_json(story.state))
+    else:
+        _print(out(), story)
 
 
 def _print(console: Console, story: Story) -> None:

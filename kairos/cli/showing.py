@@ -18,9 +18,11 @@ from kairos.cli.failures import print_failure
 from kairos.cli.grid import Column, print_grid
 from kairos.cli.lines import lost_words
 from kairos.cli.live import pick, step_width
+from kairos.cli.offline import ending_of, input_of, open_story
 from kairos.cli.payloads import print_value, value_of
+from kairos.cli.sources import is_file
 from kairos.cli.story import Story, read_story
-from kairos.cli.terminal import one_line, out, print_json, print_wrapped
+from kairos.cli.terminal import one_line, out, print_json, print_wrapped, safe
 from kairos.cli.timeline import LEGEND, Scale, bar
 from kairos.cli.waiting import Ending, read_ending
 from kairos.client.facts import run_facts
@@ -37,7 +39,17 @@ MAX_EFFECTS = 8
 
 
 def show_run(name: str, *, url: str | None, as_json: bool, all_steps: bool) -> int:
-    """Print the page."""
+    """Print the page, of a run or of a bundle."""
+    if is_file(name):
+        record, story = open_story(name)
+        ending, given = ending_of(record, story.info), input_of(record)
+        reason = Reason("file", f"It was {story.info.status} when this file was written.") if ending is None else None
+        _show(story, ending, given, reason, (), all_steps, as_json)
+        console = out()
+        if not as_json:
+            console.print()
+            console.print(f"kairos events {safe(name)}   kairos replay {safe(name)}", style="dim", soft_wrap=True)
+        return exits.OK
 
     async def work() -> int:
         async with reading(url) as reader:
@@ -47,22 +59,35 @@ def show_run(name: str, *, url: str | None, as_json: bool, all_steps: bool) -> i
             given = value_of(raw[story.state.input.digest])
             reason = explain(await run_facts(reader, story.state)) if ending is None else None
             forks = await read_forks_of(reader.session, [story.info.id])
-            if as_json:
-                print_json(document(story, ending, given, reason, forks))
-            else:
-                console = out()
-                print_header(console, story, given)
-                print_kin(console, story, forks)
-                if reason is not None:
-                    print_wrapped(console, Text(one_line(reason.sentence, 1000), "yellow"))
-                print_steps(console, story, None if all_steps else MAX_STEPS)
-                print_losses(console, story)
-                print_effects(console, story)
-                print_outcome(console, story, ending)
-                print_next(console, story)
+            _show(story, ending, given, reason, forks, all_steps, as_json)
+            if not as_json:
+                print_next(out(), story)
             return exits.OK
 
     return asyncio.run(work())
+
+
+def _show(
+    story: Story,
+    ending: Ending | None,
+    given: Any,
+    reason: Reason | None,
+    forks: Sequence[Fork],
+    all_steps: bool,
+    as_json: bool,
+) -> None:
+    if as_json:
+        print_json(document(story, ending, given, reason, forks))
+        return
+    console = out()
+    print_header(console, story, given)
+    print_kin(console, story, forks)
+    if reason is not None:
+        print_wrapped(console, Text(one_line(reason.sentence, 1000), "yellow"))
+    print_steps(console, story, None if all_steps else MAX_STEPS)
+    print_losses(console, story)
+    print_effects(console, story)
+    print_outcome(console, story, ending)
 
 
 def document(

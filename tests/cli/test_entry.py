@@ -95,7 +95,7 @@ def test_a_misspelt_setting_stops_too(run_kairos: Kairos) -> None:
     [
         (["rnus"], "no such command 'rnus'"),
         (["runs", "--stauts", "x"], "no such option: --stauts"),
-        (["show"], "missing argument 'RUN'"),
+        (["show"], "missing argument 'RUN|FILE'"),
         (["state", "last", "--at", "x"], "--at"),
     ],
 )

@@ -220,3 +220,28 @@ def test_retention_lets_an_imported_run_go_once_it_is_released(
     here("keep", str(record.run_id), "--release")
     assert here(*retention).json["removed_runs"] == 1
     assert database.fetch("select count(*) from kairos.imported_run") == [(0,)]
+
+
+def test_a_bundle_is_looked_at_without_a_database(
+    here: Kairos, record_of: RecordOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KAIROS_DATABASE_URL", "postgresql://127.0.0.1:1/x")
+    good = str(write_bundle(record_of("good"), tmp_path / "good.kairos").path)
+    bad = str(write_bundle(record_of("bad"), tmp_path / "bad.kairos").path)
+    page = here("show", good)
+    assert page.code == 0
+    assert "charged 12 né 名前" in page.out
+    assert here("show", good, "--json").json["run"]["status"] == "DONE"
+    assert "ValueError: a negative amount" in here("show", bad).out
+    assert len(here("events", good, "--json").json) == len(record_of("good").rows)
+    assert here("events", good, "--kind", "step_done").code == 0
+    assert here("state", good, "--at", "5", "--json").json["seq"] == 5
+    assert here("state", good, "--at", "99").code == exits.USAGE
+    assert here("events", good, "--follow").code == exits.USAGE
+    shape = str(write_bundle(record_of("good"), tmp_path / "shape.kairos", payloads=False).path)
+    assert here("show", shape).code == 0
+    still = str(part_of(record_of("good"), 5, tmp_path / "open.kairos"))
+    assert "It was RUNNING when this file was written." in here("show", still).out
+    for command in ("show", "events", "state"):
+        missing = here(command, "nowhere.kairos")
+        assert (missing.code, missing.out) == (exits.NO_SUCH_RUN, "")

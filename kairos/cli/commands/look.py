@@ -39,7 +39,7 @@ def runs(
 
 
 def show(
-    run: o.Run,
+    run: o.RunOrFile,
     *,
     all_steps: Annotated[bool, typer.Option("--all", help="Every step, however many there are.")] = False,
     database_url: o.Url = None,
@@ -52,7 +52,7 @@ def show(
 
 
 def events(
-    run: o.Run,
+    run: o.RunOrFile,
     *,
     after: Annotated[int, typer.Option(metavar="SEQ", min=0, help="Only events after this number.")] = 0,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
@@ -73,7 +73,7 @@ def events(
 
 
 def state(
-    run: o.Run,
+    run: o.RunOrFile,
     *,
     at: Annotated[int | None, typer.Option(metavar="SEQ", min=0, help="After this event; default: now.")] = None,
     database_url: o.Url = None,

@@ -7,6 +7,9 @@ from typing import Annotated
 import typer
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="Beginning or end of a run's id, or `last`.")]
+RunOrFile = Annotated[
+    str, typer.Argument(metavar="RUN|FILE", help="Beginning or end of a run's id, or `last`; or a bundle.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Url = Annotated[
     str | None,
