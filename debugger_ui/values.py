@@ -10,14 +10,12 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
-from uuid import UUID
 
 from debugger_ui.histories import Entry, History
 from debugger_ui.reads import Reads
 from kairos.domain import canonical
 from kairos.domain.payload import Payload
-from kairos.errors import HistoryError, InvalidArgument
-from kairos.store.codec import decode
+from kairos.errors import InvalidArgument
 
 PARTS: Final = ("input", "output", "arguments", "result")
 SLICE: Final = 200
@@ -71,14 +69,6 @@ async def read_bytes(reads: Reads, payload: Payload) -> bytes:
     if payload.data is not None:
         return payload.data
     async with reads.reader() as reader:
-        if payload.sha256 is None and payload.inline is None and payload.origin is not None:
-            run, seq = payload.origin
-            rows = await reader.rows(UUID(run), seq - 1, seq)
-            event = decode(rows[0]).event if rows else None
-            held = getattr(event, "output", None)
-            if not isinstance(held, Payload):
-                raise HistoryError(f"the value was inherited from run {run}, which is not there any more")
-            payload = held
         return (await reader.payloads([payload]))[payload.digest]
 
 

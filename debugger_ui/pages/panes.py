@@ -274,7 +274,7 @@ async def _step_error(inside: _Inside) -> dict[str, Any]:
 
 async def _effects(inside: _Inside) -> dict[str, Any]:
     rows = []
-    for entry in inside.attempt.effects if inside.attempt else []:
+    for earlier, entry in _effects_of(inside):
         event: Any = entry.recorded.event if entry.recorded else None
         parts = {}
         for part in ("arguments", "result"):
@@ -282,8 +282,24 @@ async def _effects(inside: _Inside) -> dict[str, Any]:
             if isinstance(payload, Payload):
                 is_short = payload.data is not None and payload.size <= 4_000
                 parts[part] = values.summary(await values.read_value(inside.ui.reads, payload)) if is_short else None
-        rows.append({"entry": entry, "event": event, "parts": parts})
+        rows.append({"entry": entry, "event": event, "parts": parts, "earlier": earlier})
     return {"rows": rows, "later": _has_later(inside, "effect_recorded")}
+
+
+def _effects_of(inside: _Inside) -> list[tuple[int | None, Entry]]:
+    """The effects that an attempt recorded; before them those of earlier attempts, whose answers it is given."""
+    if inside.attempt is None:
+        return []
+    found: dict[tuple[str, int], tuple[int | None, Entry]] = {}
+    for attempt in inside.tries:
+        if attempt.seq > inside.attempt.seq:
+            break
+        is_own = attempt is inside.attempt
+        for entry in attempt.effects:
+            event: Any = entry.recorded.event if entry.recorded else None
+            if is_own or event.error is None:
+                found[event.name, event.ordinal] = (None if is_own else attempt.number, entry)
+    return sorted(found.values(), key=lambda row: row[1].seq)
 
 
 async def _logs(inside: _Inside) -> dict[str, Any]:

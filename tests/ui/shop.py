@@ -27,6 +27,11 @@ HOSTILE = [
 GATES: dict[str, threading.Event] = {}
 
 
+async def exchange_rate(currency: str) -> float:
+    """What the world answers."""
+    return 1.08 if currency == "EUR" else 1.0
+
+
 def shop() -> kairos.App:
     """An app with steps that work, fail, retry, log, fan out and wait."""
     app = kairos.App("shop")
@@ -41,9 +46,10 @@ def shop() -> kairos.App:
         amount = input["amount"]
         ctx.log.info("charging", amount=amount)
         ctx.emit("amount", amount)
+        rate = await ctx.call("rate", exchange_rate, "EUR")
         if input.get("declined") or ctx.attempt == 1:
             raise ConnectionError("card declined")
-        return {"charged": amount}
+        return {"charged": amount, "rate": rate}
 
     @order.step
     async def ship(charge: dict) -> str:
@@ -127,6 +133,11 @@ def tell(dsn: str) -> Iterator[Told]:
         start("waiting", "unserved", {"to": "x"})
         for run in runs:
             run.wait(60)
+        fork = client.fork(
+            told.runs["failed"], from_step="charge", set={"input.declined": False}, reason="card <b>renewed</b>"
+        )
+        told.runs["fork"] = fork.id
+        fork.wait(60)
         try:
             yield told
         finally:

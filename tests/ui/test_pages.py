@@ -33,7 +33,7 @@ class Tags(HTMLParser):
 
 def every_page(told: Told) -> list[str]:
     runs = told.runs.values()
-    steps = {"harm": "harm", "values": "harm", "failed": "charge", "done": "charge", "fan": "send_7"}
+    steps = {"harm": "harm", "values": "harm", "failed": "charge", "done": "charge", "fan": "send_7", "fork": "charge"}
     paths = ["/", "/?span=1h", "/runs", "/runs?status=failed", "/runs?status=done,failed&workflow=x", "/login"]
     paths += [f"/runs/{run}{query}" for run in runs for query in ("", "?at=0", "?at=1", "?view=graph", "?pane=event")]
     for name, step in steps.items():
@@ -261,3 +261,37 @@ def test_the_index_is_not_sent_twice(site: str, told: Told) -> None:
     first = get(url)
     again = get(url, headers={"If-None-Match": first.headers["etag"]})
     assert (first.status_code, again.status_code, again.content) == (200, 304, b"")
+
+
+def test_a_fork_shows_where_it_comes_from_and_what_it_took_over(site: str, told: Told) -> None:
+    run, parent = told.runs["fork"], told.runs["failed"]
+
+    def text(query: str) -> str:
+        return " ".join(Tags(get(f"{site}/runs/{run}{query}").text).text.split())
+
+    page = text("")
+    assert f"fork of {parent[-8:]} at #" in page
+    assert "3 steps" not in page
+    assert "2 steps ran in" in page
+    assert "1 step taken over from the run it was forked from" in page
+    assert "card <b>renewed</b>" in page
+    assert "input.declined = false" in page
+    assert f"It ran in run {parent[-8:]}" in text("?step=reserve")
+    assert "warehouse" in text("?step=reserve&pane=output")
+    assert "warehouse" in text("?step=charge&pane=input")
+    assert "run forked" in text("?at=2")
+    assert "1 step of" in text("?at=3")
+
+
+def test_recorded_effects_are_shown_with_what_was_asked_and_answered(site: str, told: Told) -> None:
+    page = Tags(get(f"{site}/runs/{told.runs['done']}?step=charge&pane=effects").text)
+    text = " ".join(page.text.split())
+    assert "rate call" in text
+    assert "1.08" in text
+    assert "recorded by attempt 1" in text, "the attempt that failed had asked already"
+    opened = [
+        a["href"]
+        for tag, a in page.tags
+        if tag == "a" and "/value?" in (a.get("href") or "") and "part=result" in (a.get("href") or "")
+    ]
+    assert "1.08" in get(site + str(opened[0])).text
