@@ -41,13 +41,16 @@ class ChildProcess:
 
     Args:
         environ: all of its environment.
-        stdout: where what the user's code prints goes; None for standard output.
+        stdout: where what the user's code prints goes; None for standard output. `stderr` likewise.
         stdin: what it reads; None for standard input.
+        folder: where it starts; None for the folder of this process.
+        shielded: Ctrl-C is not its business; this process gets a KeyboardInterrupt, as ever.
     """
 
     def __init__(
-        self, environ: Mapping[str, str], *, stdout: int | None = None, stdin: int | None = None,
-        options: Sequence[str] = (), patience: int | None = PATIENCE,
+        self, environ: Mapping[str, str], *, stdout: int | None = None, stderr: int | None = None,
+        stdin: int | None = None, folder: str | None = None, shielded: bool = False, options: Sequence[str] = (),
+        patience: int | None = PATIENCE,
     ) -> None:  # fmt: skip
         ask_read, self._ask = os.pipe()
         self._hear, say_write = os.pipe()
@@ -59,6 +62,9 @@ class ChildProcess:
                 pass_fds=(ask_read, say_write),
                 stdin=stdin,
                 stdout=stdout,
+                stderr=stderr,
+                cwd=folder,
+                start_new_session=shielded,
             )
         finally:
             os.close(ask_read)
@@ -67,7 +73,8 @@ class ChildProcess:
         self._begun: list[bytes] = []
         self._interrupts = 0
         self._patience = patience
-        self._before = signal.signal(signal.SIGINT, self._on_interrupt) if _is_main() else None
+        self._hears_interrupts = _is_main() and not shielded
+        self._before = signal.signal(signal.SIGINT, self._on_interrupt) if self._hears_interrupts else None
 
     @property
     def pid(self) -> int:
@@ -108,7 +115,7 @@ class ChildProcess:
             self._popen.kill()
             self._popen.wait()
         os.close(self._hear)
-        if _is_main():
+        if self._hears_interrupts:
             signal.signal(signal.SIGINT, self._before)
 
     def _line(self) -> bytes | None:

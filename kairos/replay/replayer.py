@@ -54,6 +54,8 @@ class Settings:
         live: no guards, the whole environment, effects really happen.
         environment: variables that are let through by name.
         quiet: what the user's code prints goes to standard error.
+        mute: it goes nowhere, and Ctrl-C ends the whole instead of a step.
+        folder: where the child starts; None for the folder of this process.
         interactive: the user's code gets the terminal's standard input.
         timeout, probe, paced, debugger, trace: see `messages.Setup`.
         python: options for the child's interpreter.
@@ -69,6 +71,8 @@ class Settings:
     probe: bool = True
     paced: bool = False
     quiet: bool = False
+    mute: bool = False
+    folder: str | None = None
     interactive: bool = False
     debugger: Mapping[str, Any] = field(default_factory=dict)
     trace: Mapping[str, Any] = field(default_factory=dict)
@@ -265,9 +269,14 @@ class Replayer:
         if not s.live:
             environ = scrub_environment(environ, s.environment, scratch=self._scratch)
         reads = None if s.interactive else DEVNULL
+        writes = DEVNULL if s.mute else 2 if s.quiet else None
+        errors = DEVNULL if s.mute else None
         # At a prompt Ctrl-C is pressed as often as somebody likes.
         patience = None if s.debugger else PATIENCE
-        return ChildProcess(environ, stdout=2 if s.quiet else None, stdin=reads, options=s.python, patience=patience)
+        return ChildProcess(
+            environ, stdout=writes, stderr=errors, stdin=reads, folder=s.folder, shielded=s.mute, options=s.python,
+            patience=patience,
+        )  # fmt: skip
 
     def _ask_for(self, request: m.Describe | m.Check, kind: type[T]) -> T:
         child = self.child

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from kairos import settings
-from kairos.cli.commands import carry, check, forks, look, operate, replay, start, tracing
+from kairos.cli.commands import backtest, carry, check, forks, look, operate, replay, start, tracing
 from kairos.cli.commands.grouped import group
 
 app = group("Durable workflows on Postgres, with a time-travel debugger.", is_root=True)
@@ -52,5 +52,6 @@ look.register(app)
 carry.register(app)
 replay.register(app)
 tracing.register(app)
+backtest.register(app)
 check.register(app)
 operate.register(app)
