@@ -124,8 +124,7 @@ def hang(order: Order) -> str:
     count = 0
     while order.cents:
         count += 1
-        if count == 2:
-            print("it hangs", flush=True)
+        print("it hangs", flush=True)
         time.sleep(0.05)  # it hangs here
     return "done"
 

@@ -50,10 +50,10 @@ class Terminal:
         """At the prompt: Ctrl-C, and wait for what comes of it."""
         self.types("\x03", end="")
         try:
-            return self.says(pattern, timeout=1.0)
+            return self.says(pattern, timeout=3.0)
         except AssertionError:
-            # One that comes just before Python waits for a key is noticed with the next key.
-            self.types(" ", end="")
+            # One that comes in the moment before Python waits for a key is noticed with the next signal.
+            self.types("\x03", end="")
             return self.says(pattern)
 
     def asks(self, command: str, pattern: str) -> re.Match[str]:

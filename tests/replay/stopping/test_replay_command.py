@@ -67,8 +67,7 @@ def hang(input: dict) -> str:
     count = 0
     while input["open"] == "no":
         count += 1
-        if count == 2:
-            print("it hangs", flush=True)
+        print("it hangs", flush=True)
         time.sleep(0.05)
     return "done"
 """
@@ -224,9 +223,7 @@ def test_a_hung_step_is_looked_into_with_ctrl_c(
         hung.types("\x03", end="")
         hung.says(r"interrupted here")
         hung.asks("p count > 0", "True")
-        hung.says(r"\(kairos\) ")
-        hung.types("c")
-        hung.says(r"c\n")
+        hung.asks("c", r"it hangs")
     hung.types("\x03", end="")
     hung.asks("q", r"\[replay\] ended early")
     assert hung.ends() == 0
