@@ -138,7 +138,7 @@ def terminal(shop: Shop) -> Iterator[Callable[..., Terminal]]:
         one.close()
 
 
-def test_from_a_failed_run_to_a_proven_fix(shop: Shop, terminal: Callable[..., Terminal]) -> None:
+def test_from_a_failed_run_to_a_fixed_and_verified_fork(shop: Shop, terminal: Callable[..., Terminal]) -> None:
     listed = terminal("runs", "--status", "failed")
     listed.says(r"fulfil.*FAILED|FAILED.*fulfil")
     assert listed.ends() == 0
@@ -168,6 +168,24 @@ def test_from_a_failed_run_to_a_proven_fix(shop: Shop, terminal: Callable[..., T
     assert [line for line in done.out.splitlines() if re.search(r"(check|reserve|price)  SERVED", line)]
     assert "OK" in done.line("tax")
     assert "OK" in done.line("confirm")
+
+    worker = terminal("worker", "--app", "shop.py:app")
+    worker.says("worker_started")
+    fork = terminal("fork", "last", "--from", "tax", "--app", "shop.py:app", "--reason", "fr was missing", "--wait")
+    fork.says(r"3 reused, 0 given, 3 to run")
+    fork.says(r"charged 123")
+    assert fork.ends() == 0
+    events = terminal("events", "last")
+    events.says(r"steps_inherited +3 from ")
+    assert events.ends() == 0
+    assert not re.search(r"step_started +(check|reserve|price)", events.text)
+    verified = terminal("verify", "last")
+    verified.says(r"whole")
+    assert verified.ends() == 0
+    lineage = terminal("lineage", "last")
+    lineage.says(r"FAILED[\s\S]*DONE  from tax .*fr was missing")
+    worker.types("\x03", end="")
+    worker.ends()
 
 
 def test_a_coroutine_is_stopped_in_and_effects_are_shown(shop: Shop, runs: tuple[str, dict[str, str]]) -> None:
