@@ -52,9 +52,12 @@ def site(told: Told) -> Iterator[str]:
         yield server.url
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Debian's Chromium, or another one of this machine."""
+    """Debian's Chromium, or another one of this machine.
+
+    Not for the whole session: as long as it is there, an event loop runs in this thread, and no other can.
+    """
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:

@@ -16,7 +16,7 @@ import pytest
 
 from debugger_ui.serving import Address, Server, open_socket
 
-IS_REQUIRED = bool(os.environ.get("KAIROS_REQUIRE_BROWSER"))
+IS_REQUIRED = bool(os.environ.get("REQUIRE_BROWSER"))
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
@@ -31,7 +31,7 @@ class Told:
 
 
 def chromium() -> str:
-    """The browser of this machine. Without one the tests are left out, or fail if KAIROS_REQUIRE_BROWSER is set."""
+    """The browser of this machine. Without one the tests are left out, or fail if REQUIRE_BROWSER is set."""
     found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if found is None:
         reason = "these tests need a Chromium: `make browser` installs Debian's"
