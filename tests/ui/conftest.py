@@ -28,7 +28,7 @@ def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shop_dsn(server: Server, template: str) -> str:
     """A database for the runs of these tests."""
     name = f"kairos_ui_{os.getpid()}"
@@ -38,14 +38,14 @@ def shop_dsn(server: Server, template: str) -> str:
     return make_conninfo(server.app, dbname=name)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def told(shop_dsn: str) -> Iterator[Told]:
-    """Runs of many kinds, and a worker that goes on."""
+    """Runs of many kinds, and a worker that goes on. Its threads roll dice, which hypothesis would mind elsewhere."""
     with tell(shop_dsn) as told:
         yield told
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def site(told: Told) -> Iterator[str]:
     """The address of a debugger that shows them."""
     with serving(told.dsn) as server:
