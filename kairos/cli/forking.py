@@ -18,9 +18,9 @@ from kairos.cli.database import connected
 from kairos.cli.filters import read_duration
 from kairos.cli.grid import Column, print_grid
 from kairos.cli.payloads import preview
-from kairos.cli.terminal import err, is_live, note, one_line, out, print_json, print_wrapped, safe
+from kairos.cli.terminal import err, is_live, one_line, out, print_json, print_wrapped, safe
 from kairos.cli.usage import UsageError
-from kairos.cli.waiting import print_output, print_trouble, wait_quietly, wait_showing
+from kairos.cli.waiting import see_through, wait_quietly
 from kairos.client.facts import read_workers
 from kairos.client.forking import PlannedFork
 from kairos.errors import WorkflowNotFound
@@ -117,16 +117,7 @@ async def _start(
             out().print(f"kairos watch {short}   kairos lineage {short}", style="dim")
         return exits.OK
     (out() if is_live() else err()).print(head, soft_wrap=True)
-    try:
-        ending = await wait_showing(reader, run.info.id, seconds, err())
-    except asyncio.CancelledError:
-        note(f"the fork goes on: kairos watch {short}")
-        raise
-    if ending.exit_code == exits.OK:
-        print_output(ending)
-    else:
-        print_trouble(ending, timeout)
-    return ending.exit_code
+    return await see_through(reader, run.info.id, seconds, timeout, what="fork")
 
 
 def load_app_of(given: str | None) -> App | None:

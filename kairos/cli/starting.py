@@ -16,7 +16,7 @@ from kairos.cli import exits
 from kairos.cli.apps import choose_app, find_source
 from kairos.cli.database import connected
 from kairos.cli.filters import read_duration, read_labels
-from kairos.cli.terminal import err, is_live, note, out, print_json, safe
+from kairos.cli.terminal import err, is_live, out, print_json, safe
 from kairos.cli.usage import UsageError
 from kairos.client import AsyncRun
 from kairos.client.starting import check_text
@@ -66,24 +66,14 @@ def start_run(
             if not wait:
                 _print_started(run, as_json)
                 return exits.OK
-            from kairos.cli import words
-            from kairos.cli.waiting import print_output, print_trouble, wait_quietly, wait_showing
+            from kairos.cli.waiting import see_through, wait_quietly
 
             if as_json:
                 ending = await wait_quietly(reader, run.info.id, seconds)
                 print_json(ending.to_json())
                 return ending.exit_code
             _announce(run)
-            try:
-                ending = await wait_showing(reader, run.info.id, seconds, err())
-            except asyncio.CancelledError:
-                note(f"the run goes on: kairos watch {words.short_id(run.id)}")
-                raise
-            if ending.exit_code == exits.OK:
-                print_output(ending)
-            else:
-                print_trouble(ending, timeout)
-            return ending.exit_code
+            return await see_through(reader, run.info.id, seconds, timeout)
 
     return asyncio.run(work())
 

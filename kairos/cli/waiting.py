@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -14,7 +15,7 @@ from kairos.cli.failures import print_failure
 from kairos.cli.live import follow, follow_in_lines, follow_on_terminal, follow_quietly
 from kairos.cli.payloads import print_value, value_of
 from kairos.cli.story import Story, begin_story
-from kairos.cli.terminal import err, is_live, one_line, out, print_json, print_wrapped
+from kairos.cli.terminal import err, is_live, note, one_line, out, print_json, print_wrapped
 from kairos.domain.documents import error_json, event_json
 from kairos.domain.error_info import ErrorInfo
 from kairos.domain.states import RunStatus
@@ -49,6 +50,25 @@ async def wait_showing(reader: Reader, run_id: UUID, seconds: float | None, cons
     else:
         has_ended = await follow_in_lines(reader, story, seconds, console)
     return await _ending(reader, story, has_ended)
+
+
+async def see_through(
+    reader: Reader, run_id: UUID, seconds: float | None, timeout: str | None, *, what: str = "run"
+) -> int:
+    """Show progress until the end, then the output or why there is none; returns the exit code.
+
+    `what` is how the run is called if the user leaves it alone with Ctrl-C; `timeout` is `seconds` as it was typed.
+    """
+    try:
+        ending = await wait_showing(reader, run_id, seconds, err())
+    except asyncio.CancelledError:
+        note(f"the {what} goes on: kairos watch {words.short_id(run_id)}")
+        raise
+    if ending.exit_code == exits.OK:
+        print_output(ending)
+    else:
+        print_trouble(ending, timeout)
+    return ending.exit_code
 
 
 async def wait_quietly(reader: Reader, run_id: UUID, seconds: float | None) -> Ending:

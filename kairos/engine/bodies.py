@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from threading import get_ident
@@ -32,7 +33,7 @@ Ending = FinishStep | FailStep | LoseLease | StopStep
 Note = EmitLog | EmitMetric | RecordEffect
 
 
-class Sink:
+class Sink(ABC):
     """Takes what a body says and has done, on whatever thread, to the inbox of its run.
 
     Attributes:
@@ -92,13 +93,13 @@ class Sink:
 
         return asyncio.run_coroutine_threadsafe(read(), self._bodies.loop)
 
+    @abstractmethod
     def post(self, command: Note) -> None:
         """Take it, on the thread of the event loop."""
-        raise NotImplementedError
 
+    @abstractmethod
     def hurry(self) -> None:
         """Append what was taken, without waiting for more. On the thread of the event loop."""
-        raise NotImplementedError
 
     def _refuse(self, reason: str) -> None:
         if self.opened is not None:
