@@ -220,10 +220,10 @@ def test_an_ignored_difference_does_not_stop(shop: Shop, runs: tuple[str, dict[s
     assert done.code == 0
 
 
-def test_a_failure_that_does_not_come_again_is_a_difference(shop: Shop) -> None:
+def test_a_failure_that_does_not_come_again_is_a_difference(shop: Shop, runs: tuple[str, dict[str, str]]) -> None:
     path = shop.folder / "shop.py"
     path.write_text(path.read_text().replace('{"de": 19}', '{"de": 19, "fr": 20}'))
-    done = shop.replay("last", "--post-mortem")
+    done = shop.replay(runs[1]["bad"], "--post-mortem")
     assert "not reproduced. It returned; the record has this failure:" in done.out
     assert "KeyError: 'fr'" in done.out
     assert "  rates = {'de': 19}" in done.out
@@ -288,8 +288,10 @@ def test_an_editor_attaches(shop: Shop, runs: tuple[str, dict[str, str]], termin
         (["--break-at", "tax", "--timeout", "1s"], "--timeout would end a step while you look at it"),
     ],
 )
-def test_what_cannot_be_is_wrong_usage(shop: Shop, arguments: list[str], complaint: str) -> None:
-    done = shop.replay("last", *arguments)
+def test_what_cannot_be_is_wrong_usage(
+    shop: Shop, runs: tuple[str, dict[str, str]], arguments: list[str], complaint: str
+) -> None:
+    done = shop.replay(runs[1]["bad"], *arguments)
     assert complaint in " ".join(done.err.replace("\nhint", "~hint").split("\n")).replace("~hint", "\nhint")
     assert (done.code, "Traceback" in done.err) == (2, False)
 
