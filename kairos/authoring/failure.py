@@ -7,7 +7,6 @@ objects that break when touched.
 from __future__ import annotations
 
 import linecache
-import sysconfig
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -18,15 +17,12 @@ from kairos.authoring.display import attributes, clean, shorten, show, type_name
 from kairos.authoring.redaction import PLACEHOLDER, Redactor
 from kairos.domain.error_info import MAX_FRAMES, MAX_LOCAL, MAX_LOCALS, MAX_MESSAGE, ErrorInfo, Frame
 from kairos.errors import KairosError
+from kairos.usercode import OWN, is_user_file
 
 MAX_NOTES = 20
 MAX_NOTE = 1_024
 _MAX_CODE = 200
-_OWN = str(Path(__file__).resolve().parent.parent) + "/"
 _PYDANTIC = str(Path(pydantic.__file__).resolve().parent) + "/"
-_LIBRARIES = tuple(
-    {f"{Path(sysconfig.get_path(name)).resolve()}/" for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-)
 _Located = tuple[FrameType, int]
 
 
@@ -43,13 +39,8 @@ def describe_error(exc: BaseException, redactor: Redactor | None = None) -> Erro
 def describe_stack(frames: Iterable[FrameType], redactor: Redactor) -> tuple[Frame, ...]:
     """Where running code stands, outermost first, without the frames of Kairos."""
     located = [(frame, frame.f_lineno) for frame in frames]
-    own = next((i for i, (frame, _) in enumerate(located) if _file(frame).startswith(_OWN)), 0)
+    own = next((i for i, (frame, _) in enumerate(located) if _file(frame).startswith(OWN)), 0)
     return _frames(_user_part(located[own:]), redactor)
-
-
-def is_user_file(name: str) -> bool:
-    """Whether code in this file belongs to the user: not Python's, an installed library's, or Kairos'."""
-    return not name.startswith(_LIBRARIES) and not name.startswith((_OWN, "<frozen"))
 
 
 def one_line(exc: BaseException, redactor: Redactor) -> str:
@@ -103,9 +94,9 @@ def _walk(traceback: TracebackType | None) -> Iterator[_Located]:
 def _user_part(located: list[_Located]) -> list[_Located]:
     """Without Kairos' own frames at either end, and without pydantic's at the outer one."""
     start, end = 0, len(located)
-    while start < end and _file(located[start][0]).startswith((_OWN, _PYDANTIC)):
+    while start < end and _file(located[start][0]).startswith((OWN, _PYDANTIC)):
         start += 1
-    while end > start and _file(located[end - 1][0]).startswith(_OWN):
+    while end > start and _file(located[end - 1][0]).startswith(OWN):
         end -= 1
     return located[start:end]
 

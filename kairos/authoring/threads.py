@@ -20,8 +20,8 @@ from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import Any, Generic, TypeVar
 
-from kairos.authoring.failure import is_user_file
 from kairos.domain.error_info import Frame
+from kairos.usercode import is_user_file
 
 T = TypeVar("T")
 

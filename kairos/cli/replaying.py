@@ -1,34 +1,15 @@
-"""`kairos replay`: reads a run, has a child replay it with the code at hand, says what came of it."""
+"""`kairos replay`: has a child load the app and, meanwhile, loads what reads the run."""
 
 from __future__ import annotations
 
-import asyncio
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, Final
 
-from rich.console import Console
-from rich.text import Text
-
-from kairos.cli import words
-from kairos.cli.apps import AppChoice, require_app
-from kairos.cli.database import PATIENCE, connected, open_existing
-from kairos.cli.forking import read_output, read_set
-from kairos.cli.replay_json import document
-from kairos.cli.replay_lines import Lines, next_lines
-from kairos.cli.sources import is_file
-from kairos.cli.stopping import Stopping, code_after, prepare
-from kairos.cli.terminal import err, out, print_error, print_json, safe
-from kairos.cli.tracing import LookingBack
-from kairos.cli.usage import UsageError
-from kairos.domain.duration import parse_duration
+from kairos.cli.replay_request import Request, choice_of, settings_of
+from kairos.cli.terminal import err, print_error, safe
 from kairos.errors import (
     AppUnavailable,
     BreakpointError,
     DatabaseUnavailable,
-    DefinitionError,
     GuardUnavailable,
     HistoryError,
     InvalidArgument,
@@ -37,67 +18,25 @@ from kairos.errors import (
     ReplayError,
     WorkflowNotFound,
 )
-from kairos.replay import guard
-from kairos.replay.bundle import export_bundle, open_bundle
-from kairos.replay.compare import Ignore
-from kairos.replay.facts import facts_of
-from kairos.replay.plan import Choice, Mode, Plan, make_plan
-from kairos.replay.record import RunRecord
-from kairos.replay.replayer import Edits, Replayer, Settings
-from kairos.replay.results import Code, RunResult
-from kairos.replay.stopping.attaching import INTERPRETER_FLAGS
-from kairos.replay.verdicts import STOPPED, UNREADABLE, USAGE, Verdict
-from kairos.store.connect import Session
-from kairos.store.reader import Reader
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """What was typed. `stops` and `trace` are for the child, who stops in a step, or records it."""
-
-    run: str
-    mode: str = "verify"
-    serve: tuple[str, ...] = ()
-    until: str | None = None
-    only: str | None = None
-    attempt: int | None = None
-    fork_from: str | None = None
-    set: tuple[str, ...] = ()
-    output: tuple[str, ...] = ()
-    submit: bool = False
-    reason: str = ""
-    allow_network: tuple[str, ...] = ()
-    allow_writes: tuple[str, ...] = ()
-    env: tuple[str, ...] = ()
-    ignore: tuple[str, ...] = ()
-    timeout: str | None = None
-    show_code: bool = False
-    isolation: str | None = None
-    yes: bool = False
-    app: str | None = None
-    url: str | None = None
-    as_json: bool = False
-    stops: Stopping = field(default_factory=Stopping)
-    trace: Mapping[str, Any] = field(default_factory=dict)
-    looking_back: LookingBack | None = None
-
-
-_BAD: Final = frozenset(
-    {
-        Verdict.SAME_ERROR, Verdict.NEW_ERROR, Verdict.CRASHED, Verdict.INTERRUPTED, Verdict.BLOCKED, Verdict.MISSING,
-        Verdict.DIVERGED_EFFECTS,
-    }
-)  # fmt: skip
-"""A fork is not submitted if a step of it ends so. Another output than then is no reason: that is what a fix is for."""
+from kairos.replay.plan import Mode
+from kairos.replay.replayer import Replayer
+from kairos.replay.verdicts import STOPPED, UNREADABLE, USAGE
 
 
 def replay_run(request: Request) -> int:
     """Replay, and print what comes of it. The exit codes are those of `verdicts`."""
     try:
-        choice = _choice(request)
-        return _Replay(request, choice, _settings(request, choice)).run()
+        choice = choice_of(request)
+        with Replayer(settings_of(request, choice)) as replayer:
+            if choice.mode is not Mode.LIVE:
+                replayer.launch()
+            from kairos.cli.replay_session import ReplaySession  # the database driver, rich: the child does not wait
+
+            return ReplaySession(request, choice, replayer).run()
     except (InvalidArgument, PayloadError, WorkflowNotFound, ReplayError, BreakpointError) as exc:
         if isinstance(exc, AppUnavailable) and not request.as_json:
+            from kairos.cli.replay_lines import Lines
+
             sys.stderr.write(safe(getattr(exc, "trace", "")))
             Lines(err(), "").leaks(getattr(exc, "leaks", ()), "the import of the app")
         return _refuse(exc, request, STOPPED if getattr(exc, "leaks", ()) else USAGE)
@@ -110,228 +49,3 @@ def replay_run(request: Request) -> int:
 def _refuse(exc: KairosError, request: Request, code: int) -> int:
     print_error(exc.message, exc.hint, as_json=request.as_json, kind=type(exc).__name__)
     return code
-
-
-class _Replay:
-    """One call of the command."""
-
-    record: RunRecord
-
-    def __init__(self, request: Request, choice: Choice, run_settings: Settings) -> None:
-        self.request, self.choice, self.settings = request, choice, run_settings
-        self.console: Console = err() if request.as_json else out()
-        self.lines = Lines(self.console, run_settings.app)
-
-    def run(self) -> int:
-        """From the first line to the exit code."""
-        with Replayer(self.settings, self.lines) as replayer:
-            if self.choice.mode is not Mode.LIVE:
-                replayer.launch()  # it imports the app while the run is read
-            path = self._read(replayer)
-            self._introduce()
-            self.choice, said = prepare(self.request.stops, self.record, self.choice)
-            if said:
-                self.lines.noted(said)
-            if self.choice.mode is Mode.LIVE and not self._is_agreed():
-                return USAGE
-            replayer.start()
-            edits = replayer.edits(self.record, *self._given)
-            code, plan = self._prepare(replayer, edits)
-            result = replayer.replay(self.record, path, self.choice, plan=plan, edits=edits, ignore=self.request.ignore)
-            trace = self._keep_trace(replayer)
-            result.leaks.extend(replayer.loaded.leaks if replayer.loaded is not None else ())
-            version = replayer.describe(self.record.definition.workflow).fingerprint
-            told = document(result, self.record, self.choice, replayer, code) if self.request.as_json else {}
-        self.lines.finish(result)
-        submitted = self._submit(result, version) if self.request.submit else None
-        if submitted is None:
-            for line in next_lines(result, self.request.run, self.choice):
-                self.lines.say(Text("next: ", "cyan").append(safe(line)))
-        if self.request.as_json:
-            print_json(told | {"fork": submitted} | ({} if trace is None else {"trace": str(trace)}))
-        elif trace is not None:
-            assert self.request.looking_back is not None
-            self.request.looking_back.look(trace, self.lines.say)
-        return code_after(result, self.request.stops)
-
-    def _keep_trace(self, replayer: Replayer) -> Path | None:
-        """Where the recorded lines are now; None if there are none, or none were asked for."""
-        back = self.request.looking_back
-        if back is None:
-            return None
-        if not replayer.trace_file.exists():
-            self.lines.noted(f"step {back.step} was not run, so nothing was recorded")
-            return None
-        return back.keep(replayer.trace_file)
-
-    @property
-    def _given(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What `--set` and `--output` say: by path, and by step."""
-        return (
-            dict(map(read_set, self.request.set)),
-            dict(map(read_output, self.request.output)),
-        )
-
-    def _submit(self, result: RunResult, version: str) -> str | None:
-        """Start the fork on the server; returns its id. It runs again there: nothing that was computed here is sent."""
-        bad = next((step.name for step in result.steps if step.verdict in _BAD), None)
-        if bad is not None and not self.request.yes:
-            self.lines.noted(f"not submitted: {bad} did not come out well here; --yes submits all the same")
-            return None
-        run_id = str(self.record.run_id)
-        fork = asyncio.run(_fork(run_id, self.request, version, *self._given))
-        self.lines.say(
-            Text.assemble("submitted: ", (fork, "green"), f", a fork of {run_id} from {self.choice.fork_from}")
-        )
-        self.lines.say(Text("next: ", "cyan").append(f"kairos watch {words.short_id(fork)}"))
-        return fork
-
-    def _prepare(self, replayer: Replayer, edits: Edits) -> tuple[Code, Plan]:
-        code = replayer.code(self.record)
-        plan = replayer.plan(self.record, self.choice, edits)
-        self.lines.code(code)
-        for note in plan.notes:
-            self.lines.noted(note)
-        if self.request.looking_back is not None:
-            self.request.looking_back.check([step.name for step in plan.steps])
-        if self.request.show_code:
-            self.lines.sources(code, code.changes)
-        self.lines.mode(self.choice)
-        return code, plan
-
-    def _read(self, replayer: Replayer) -> Path:
-        """Read the record; returns the file that holds it: the one that was named, or a copy from the database."""
-        if is_file(self.request.run):
-            path = Path(self.request.run)
-            self.record = open_bundle(path)
-            return path.absolute()
-        path = replayer.folder / "run.kairos"
-        asyncio.run(_export(self.request.run, self.request.url, path))
-        self.record = replace(open_bundle(path), source="the database")
-        return path
-
-    def _introduce(self) -> None:
-        record, say = self.record, self.lines.say
-        say(f"run {record.run_id} (workflow: {record.definition.workflow} {record.fingerprint[:8]})")
-        state = record.state
-        say(f"fetched {words.plural(len(record.rows), 'event')} from {record.source}: {state.status}")
-        if record.redactions:
-            self.lines.noted("parts of this bundle were blanked or left out; what comes of them may differ for that")
-
-    def _is_agreed(self) -> bool:
-        """Whether effects may really happen. Asked before any of the user's code is loaded."""
-        graph = self.record.definition.graph
-        facts = facts_of(self.record.history, graph.steps)
-        plan: Plan = make_plan(graph, graph, facts, self.choice)
-        self.lines.say(
-            "live mode: these steps run for real, without guards, and do again what they did then", "bold red"
-        )
-        for step in plan.runs:
-            recorded = facts.step(step.name).attempt(step.attempt)
-            effects = (
-                [f"{e.name} #{e.ordinal}" for e in recorded.effects if e.via in ("call", "http")] if recorded else []
-            )
-            self.console.print(f"         {safe(step.name)}  {safe(', '.join(effects[:6]))}".rstrip(), soft_wrap=True)
-        if self.request.yes:
-            return True
-        if not sys.stdin.isatty():
-            raise UsageError("live mode asks first, and there is nobody to ask", hint="Pass --yes to go on unasked.")
-        self.console.print("Go on? [y/N] ", end="")
-        answer = sys.stdin.readline().strip().lower() in ("y", "yes")
-        if not answer:
-            self.lines.say("nothing was run")
-        return answer
-
-
-def _choice(request: Request) -> Choice:
-    try:
-        mode = Mode(request.mode)
-    except ValueError:
-        valid = ", ".join(Mode)
-        raise UsageError(f"--mode {request.mode!r} is not a mode", hint=f"There are: {valid}.") from None
-    if request.fork_from is None and (request.set or request.output):
-        raise UsageError("--set and --output edit a fork", hint="Say from which step: --fork-from STEP.")
-    if request.submit and request.fork_from is None:
-        raise UsageError("--submit starts a fork", hint="Say from which step: --fork-from STEP.")
-    Ignore(request.ignore)  # raises where one cannot be read
-    if request.only is not None and (request.until or request.fork_from):
-        raise UsageError("--only runs one step alone", hint="Leave out --until and --fork-from, or --only.")
-    return Choice(
-        mode=mode,
-        serve=frozenset(request.serve),
-        until=request.until,
-        only=request.only,
-        attempt=request.attempt,
-        fork_from=request.fork_from,
-    )
-
-
-def _settings(request: Request, choice: Choice) -> Settings:
-    if request.isolation not in (None, "strict"):
-        raise UsageError(f"--require-isolation {request.isolation!r} means nothing", hint="There is: strict.")
-    for folder in request.allow_writes:
-        if not Path(folder).exists():
-            raise UsageError(f"--allow-writes {folder}: there is no such file or folder")
-    app: AppChoice = require_app(request.app)
-    timeout = None if request.timeout is None else _seconds(request.timeout)
-    stops = request.stops.options(request.ignore)
-    if stops and timeout is not None:
-        raise UsageError("--timeout would end a step while you look at it", hint="Leave it out; Ctrl-C interrupts.")
-    if stops and request.trace and sys.version_info < (3, 12):
-        raise UsageError(
-            "Python 3.11 has one tracing hook, for a debugger or for --trace",
-            hint="Leave out one, or use 3.12 or later.",
-        )
-    is_debugged = bool(stops or request.trace)
-    return Settings(
-        app=app.spec,
-        live=choice.mode is Mode.LIVE,
-        network=tuple(guard.parse_destination(text) for text in request.allow_network),
-        writes=tuple(str(Path(folder).resolve()) for folder in request.allow_writes),
-        environment=request.env,
-        strict=request.isolation == "strict",
-        timeout=timeout,
-        probe=not is_debugged,
-        paced=not request.as_json,
-        quiet=request.as_json,
-        interactive=bool(stops) or sys.stdin.isatty(),
-        debugger=stops.to_json() if stops else {},
-        python=INTERPRETER_FLAGS if stops.debugger == "debugpy" else (),
-        trace=request.trace,
-    )
-
-
-def _seconds(text: str) -> float:
-    try:
-        return parse_duration(text, what="--timeout").total_seconds()
-    except DefinitionError as exc:
-        raise UsageError(exc.message, hint=exc.hint) from None
-
-
-async def _fork(run_id: str, request: Request, version: str, given: dict[str, Any], outputs: dict[str, Any]) -> str:
-    """A fork on the server that runs the version of the code at hand."""
-    assert request.fork_from is not None
-    async with connected(request.url) as (client, _):
-        try:
-            run = await client.fork(
-                run_id, from_step=request.fork_from, set=given, output=outputs, version=version, reason=request.reason
-            )
-        except InvalidArgument as exc:
-            if version[:8] in exc.message or "means no version" in exc.message:
-                raise InvalidArgument(
-                    f"the version of the code here, {version[:8]}, is not known to the database",
-                    hint="Deploy it first: a worker that starts with it (`kairos worker`, `kairos dev`) tells it.",
-                ) from None
-            raise
-        return run.id
-
-
-async def _export(name: str, url: str | None, path: Path) -> None:
-    """Out of the database into a file, through a session that cannot write."""
-    with open_existing(url) as database:
-        session = Session(database.dsn, "kairos-replay", patience=PATIENCE, default_transaction_read_only="on")
-        try:
-            reader = Reader(session)
-            await export_bundle(reader, await reader.find(name), path)
-        finally:
-            await session.close()

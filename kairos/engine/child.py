@@ -155,7 +155,7 @@ def queues_of(app: App) -> tuple[str, ...]:
 
 def sources() -> list[str]:
     """Files of the modules that are loaded and belong to the user."""
-    from kairos.authoring.failure import is_user_file
+    from kairos.usercode import is_user_file
 
     files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
     return sorted({file for file in files if file and is_user_file(file)})

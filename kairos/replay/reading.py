@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
 from hashlib import sha256
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from kairos.domain.events import StepDone, StepOverridden
@@ -12,7 +12,9 @@ from kairos.domain.payload import Payload
 from kairos.errors import HistoryError
 from kairos.replay.record import RunRecord
 from kairos.store.codec import Row, decode
-from kairos.store.reader import Reader
+
+if TYPE_CHECKING:
+    from kairos.store.reader import Reader  # with the database driver, which a replay from a file does without
 
 BATCH_BYTES: Final = 16 * 1024 * 1024
 """Values are read in groups of about this size: a run may have more of them than fit into memory."""

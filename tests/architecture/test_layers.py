@@ -8,16 +8,17 @@ from collections.abc import Iterator
 import pytest
 from source_files import PACKAGE, Source, imports, is_module, sources, uses
 
-CORE = ["errors", "domain", "authoring", "store", "settings", "engine"]
+CORE = ["errors", "usercode", "domain", "authoring", "store", "settings", "engine"]
 LAYERS: dict[str, list[str]] = {
     "errors": [],
+    "usercode": [],
     "domain": ["errors"],
-    "authoring": ["errors", "domain"],
+    "authoring": ["errors", "usercode", "domain"],
     "diagnosis": ["errors", "domain"],
     "store": ["errors", "domain", "authoring"],
     "settings": ["errors", "domain", "store.failpoints"],
-    "engine": ["errors", "domain", "authoring", "store", "settings"],
-    "replay": ["errors", "domain", "authoring", "store", "settings", "engine.lifeline"],
+    "engine": ["errors", "usercode", "domain", "authoring", "store", "settings"],
+    "replay": ["errors", "usercode", "domain", "authoring", "store", "settings", "engine.lifeline"],
     "embedded": ["errors"],
     "database": ["errors", "domain", "store", "settings", "embedded"],
     "client": [*CORE, "database", "diagnosis"],

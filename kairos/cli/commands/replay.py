@@ -115,7 +115,8 @@ def replay(
     process is stopped. Nothing is written. Exit code: 0 same or fixed, 1 diverged or failed anew, 2 usage, 3 stopped
     by a guard, 4 no such run, or unreadable.
     """
-    from kairos.cli.replaying import Request, replay_run
+    from kairos.cli.replay_request import Request
+    from kairos.cli.replaying import replay_run
     from kairos.cli.stopping import Stopping
     from kairos.cli.tracing import looking_back
 

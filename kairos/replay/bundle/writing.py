@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
@@ -47,7 +47,9 @@ from kairos.replay.reading import read_log, read_values
 from kairos.replay.record import RunRecord
 from kairos.store.codec import Row, decode
 from kairos.store.proof import Report, check_run
-from kairos.store.reader import Reader
+
+if TYPE_CHECKING:
+    from kairos.store.reader import Reader  # with the database driver, which a replay from a file does without
 
 LEVEL: Final = 1
 """Of compression: a tenth larger than the usual 6, in a third of the time."""

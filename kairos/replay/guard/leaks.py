@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any, Final
 
-from kairos.authoring.failure import is_user_file
+from kairos.usercode import is_user_file
 
 NETWORK: Final = "network"
 WRITE: Final = "write"

@@ -16,8 +16,6 @@ from kairos.replay.stopping.facts import Facts
 from kairos.replay.stopping.lines import Place
 from kairos.replay.stopping.session import Session
 
-INTERPRETER_FLAGS = ("-X", "frozen_modules=off")
-"""For the process to be debugged: with frozen modules debugpy misses breakpoints, and warns."""
 _CONDITION = "__import__('kairos.replay.stopping.attaching', fromlist=['x']).WHEN[{key}](globals(), locals())"
 
 

@@ -18,6 +18,8 @@ DEBUGGERS: Final = ("pdb", "debugpy")
 BREAK_ON: Final = ("fail", "diverge")
 DEFAULT_LISTEN: Final = ("127.0.0.1", 5678)
 """debugpy's own default, which the editors propose too."""
+DEBUGPY_FLAGS: Final = ("-X", "frozen_modules=off")
+"""For the interpreter of the process to be debugged: with frozen modules debugpy misses breakpoints, and warns."""
 _PLACE = re.compile(r"(?P<step>[^:]*)(?::(?P<sign>\+?)(?P<line>[0-9]{1,9}))?", re.ASCII)
 
 

@@ -16,10 +16,10 @@ from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
-from kairos.authoring.failure import is_user_file
 from kairos.replay.stopping.ended import exceptions_of, last_user_frame, user_traceback
 from kairos.replay.stopping.facts import argument_lines, difference_lines, effect_lines, recorded_lines, value_lines
 from kairos.replay.stopping.session import DebuggerQuit, Session, printable
+from kairos.usercode import is_user_file
 
 HELP = "  n next, s step into, c continue, q quit | run inp rec ddiff EXPR fx: what was recorded | ? NAME explains"
 HELP_ON_EXCEPTIONS = "  exceptions lists them, exceptions N goes there; u and d move between frames"

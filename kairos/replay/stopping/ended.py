@@ -11,8 +11,9 @@ from types import CodeType, FrameType, TracebackType
 from typing import Any
 
 from kairos.authoring.display import clean
-from kairos.authoring.failure import is_user_file, one_line
+from kairos.authoring.failure import one_line
 from kairos.replay.stopping.facts import Facts, error_lines
+from kairos.usercode import is_user_file
 
 _MAX_EXCEPTIONS = 50
 

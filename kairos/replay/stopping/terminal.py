@@ -13,12 +13,12 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from kairos.authoring.failure import is_user_file
 from kairos.replay.stopping.breakpoints import Breakpoint
 from kairos.replay.stopping.ended import begin_with, exceptions_of, failure_lines
 from kairos.replay.stopping.facts import Facts
 from kairos.replay.stopping.lines import Place
 from kairos.replay.stopping.session import DebuggerQuit, Session
+from kairos.usercode import is_user_file
 
 if TYPE_CHECKING:
     from kairos.replay.stopping.console import KairosPdb

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import CodeType, ModuleType
 
-from kairos.authoring.failure import is_user_file
 from kairos.errors import InvalidArgument
+from kairos.usercode import is_user_file
 
 _INSTALLED = ("/site-packages/", "/dist-packages/")
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from kairos.replay.stopping import attaching
+from kairos.replay.stopping import breakpoints
 from tests.replay.stopping.conftest import Drive, line_of
 from tests.replay.stopping.dap import DapClient
 from tests.replay.stopping.terminal import Terminal
@@ -186,7 +186,7 @@ def test_once_attached_debugpy_needs_nothing_that_the_guards_refuse(attach: Atta
 
 def test_the_child_runs_without_frozen_modules() -> None:
     done = subprocess.run(
-        [sys.executable, *attaching.INTERPRETER_FLAGS, "-c", "import os; print(os.__spec__.origin)"],
+        [sys.executable, *breakpoints.DEBUGPY_FLAGS, "-c", "import os; print(os.__spec__.origin)"],
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert "frozen" not in done.stdout
