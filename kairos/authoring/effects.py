@@ -46,6 +46,7 @@ HTTP: Final = "http "
 """What the names of recorded HTTP calls begin with."""
 _OWN_NAMES = frozenset({"now", "uuid", "random"})
 _SHOWN = 300
+_NOTHING = "no arguments"
 
 INSIDE: ContextVar[str | None] = ContextVar("kairos_inside_effect", default=None)
 """The name of the effect whose function runs here: there, nothing else is recorded."""
@@ -328,7 +329,7 @@ class Effects:
         """Raise EffectMismatch: the record and the step differ. `before` are the recorded arguments."""
         what = f"effect {asked.name!r} #{asked.ordinal}"
         old, new = _shown(before), _shown(_data(asked.arguments))
-        how = f"recorded with {old}, asked for with {new}"
+        how = f"recorded with {old or _NOTHING}, asked for with {new or _NOTHING}"
         if asked.via != recorded.via:
             how = f"recorded as {recorded.via}, asked for as {asked.via}"
         raise self.mismatched(f"{what} is not the one that was recorded: {how}", asked=asked, old=old, new=new)

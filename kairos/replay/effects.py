@@ -31,10 +31,17 @@ class ReplayJournal:
     Args:
         bytes_of: gives the bytes of a recorded value.
         is_live: nothing is answered, everything happens.
+        on_extra: is told of an effect that the record does not have, before it happens.
     """
 
     def __init__(
-        self, facts: StepFacts, attempt: Attempt | None, bytes_of: Callable[[Payload], bytes], *, is_live: bool = False
+        self,
+        facts: StepFacts,
+        attempt: Attempt | None,
+        bytes_of: Callable[[Payload], bytes],
+        *,
+        is_live: bool = False,
+        on_extra: Callable[[str], None] | None = None,
     ) -> None:
         self.ctx: StepContext | None = None
         self._bytes_of = bytes_of
@@ -43,6 +50,7 @@ class ReplayJournal:
         self._served = 0
         self._extra: list[str] = []
         self._raising = False
+        self._on_extra = on_extra
         if attempt is not None and not is_live:
             for recorded in facts.effects_before(attempt):
                 self._answers[recorded.name, recorded.ordinal] = deque([recorded])
@@ -57,6 +65,8 @@ class ReplayJournal:
         """The next answer to this effect. Raises what the effect raised then."""
         answers = self._answers.get((asked.name, asked.ordinal))
         if not answers:
+            if self._on_extra is not None:
+                self._on_extra(f"{asked.name} #{asked.ordinal}")
             return None
         recorded = answers.popleft()
         self._served += 1

@@ -114,7 +114,8 @@ class Run:
         self.player.fence.begin(call)
         done = self.player.stage.perform(call)
         if done.output is not None:
-            self.player.stops.returned(done.output.data or b"null")
+            is_whole = call.recorded is not None and call.recorded.output is not None
+            self.player.stops.returned(done.output.data or b"null", journal.use().missing if is_whole else ())
         if call.raised is not None:
             self.player.fence.explain(call.raised)
         leaks = self.player.fence.of(call)
@@ -130,7 +131,9 @@ class Run:
     ) -> tuple[StepCall, ReplayJournal]:
         step, facts = self.workflow.steps[planned.name], self.facts.step(planned.name)
         recorded = facts.attempt(planned.attempt)
-        journal = ReplayJournal(facts, recorded, self.record.bytes_of, is_live=self.request.live)
+        is_whole = recorded is not None and recorded.output is not None and is_heard and not self.request.live
+        on_extra = self.player.stops.unrecorded if is_whole else None
+        journal = ReplayJournal(facts, recorded, self.record.bytes_of, is_live=self.request.live, on_extra=on_extra)
         ctx = StepContext(
             run_id=str(self.record.run_id),
             workflow=self.workflow.name,

@@ -53,7 +53,7 @@ def replay(
     ] = None,
     break_on: Annotated[
         list[str] | None,
-        typer.Option(metavar="fail|diverge", help="Stop where a step raises, or returns something else; repeatable."),
+        typer.Option(metavar="fail|diverge", help="Stop where a step raises, or differs from its record; repeatable."),
     ] = None,
     post_mortem: Annotated[
         bool, typer.Option("--post-mortem", help="Run the failed step to its exception, and stand there.")

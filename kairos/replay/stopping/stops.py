@@ -24,7 +24,7 @@ from kairos.domain import canonical
 from kairos.domain.error_info import ErrorInfo
 from kairos.domain.events import EffectRecorded
 from kairos.domain.payload import Payload
-from kairos.errors import BreakpointError
+from kairos.errors import BreakpointError, EffectMismatch
 from kairos.replay.stopping.breakpoints import Breakpoint, StopOptions, check_steps
 from kairos.replay.stopping.ended import LastReturn, OutputDiverged, not_reproduced_lines
 from kairos.replay.stopping.facts import Facts, compared, facts_of
@@ -145,12 +145,21 @@ class Stops:
         """As `around`, with the facts taken from the call."""
         return self.around(call.step.name, call.step.fn, lambda: self._facts_of(call))
 
-    def returned(self, output: bytes) -> None:
-        """The step that was just visited gave this, as canonical JSON: stop if it differs and that was asked for."""
+    def returned(self, output: bytes, missing: Sequence[str] = ()) -> None:
+        """The step that was just visited gave this, as canonical JSON: stop if it differs and that was asked for.
+
+        `missing`: the effects of the record that it has not asked for.
+        """
         if "diverge" in self.options.break_on and self._last is not None:
             facts = self._last.facts()
+            lines: list[object] = [f"the effect {name} of the record was not asked for" for name in missing]
             if facts.output is not None and facts.output != output:
-                self.diverged(compared(facts, canonical.decode(output)))
+                lines += compared(facts, canonical.decode(output))
+            self.diverged(lines)
+
+    def unrecorded(self, effect: str) -> None:
+        """The step asks for an effect (`NAME #ORDINAL`) that its record does not have: stop if that was asked for."""
+        self.diverged([f"the record has no effect {effect}"])
 
     def diverged(self, differences: Sequence[object]) -> None:
         """The step that runs, or has just returned, does not do what was recorded: stop if that was asked for."""
@@ -254,6 +263,7 @@ class Visit:
     def _wants(self, exc: BaseException) -> bool:
         options = self._stops.options
         asked = options.post_mortem or "fail" in options.break_on
+        asked = asked or ("diverge" in options.break_on and isinstance(exc, EffectMismatch))
         return asked and not isinstance(exc, KeyboardInterrupt | DebuggerQuit)
 
     def _compare_with_failure(self) -> None:

@@ -210,6 +210,34 @@ def test_a_difference_stops_where_the_step_returned(shop: Shop, runs: tuple[str,
     assert done.code == 1
 
 
+@pytest.mark.parametrize(
+    ("instead", "said", "typed"),
+    [
+        (
+            'ctx.call("warehouse", lambda: "A") + ctx.call("spare", lambda: "")',
+            "1 difference from the record: the record has no effect spare #1",
+            "p check\nc\n",
+        ),
+        (
+            '"A"',
+            "1 difference from the record: the effect warehouse #1 of the record was not asked for",
+            "p check\nc\n",
+        ),
+        ('ctx.call("warehouse", str, 7)', 'recorded with no arguments, asked for with {"args":[7]}', "p check\nc\n"),
+    ],
+    ids=["too many", "too few", "other arguments"],
+)
+def test_other_effects_than_recorded_are_stopped_at(
+    shop: Shop, runs: tuple[str, dict[str, str]], instead: str, said: str, typed: str
+) -> None:
+    path = shop.folder / "shop.py"
+    path.write_text(path.read_text().replace('ctx.call("warehouse", lambda: "A" if THERE else "nowhere")', instead))
+    done = shop.replay(runs[1]["good"], "--only", "reserve", "--break-on", "diverge", stdin=typed)
+    assert said in done.out, done.out
+    assert "(kairos) {'cents': 100, 'country': 'de'}" in done.out
+    assert done.code == 1
+
+
 def test_an_ignored_difference_does_not_stop(shop: Shop, runs: tuple[str, dict[str, str]]) -> None:
     path = shop.folder / "shop.py"
     path.write_text(path.read_text().replace('"cents": input["cents"]', '"cents": input["cents"] + 1'))
