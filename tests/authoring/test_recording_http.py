@@ -36,8 +36,7 @@ class Handler(BaseHTTPRequestHandler):
     hits: Counter[str] = Counter()
 
     def do_GET(self) -> None:
-        length = int(self.headers.get("Content-Length") or 0)
-        sent = self.rfile.read(length)
+        sent = self.received()
         Handler.hits[f"{self.command} {self.path}"] += 1
         number = Handler.hits[f"{self.command} {self.path}"]
         path = self.path.partition("?")[0]
@@ -72,6 +71,16 @@ class Handler(BaseHTTPRequestHandler):
             self.say(200, json.dumps(body).encode(), Content_Type="application/json")
 
     do_POST = do_PUT = do_HEAD = do_GET
+
+    def received(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        parts = []
+        while size := int(self.rfile.readline(), 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(parts)
 
     def say(self, status: int, body: bytes, **headers: str) -> None:
         self.send_response(status)

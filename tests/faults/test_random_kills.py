@@ -80,4 +80,4 @@ def test_every_run_ends_and_every_step_completes_once_under_random_kills(
     for n, run in enumerate(started):
         assert run.result(5) == workload.diamond_output(n)
     verdict(database.admin_dsn, crew.ledger)
-    assert busy >= 0.8 * kills, f"only {busy} of {kills} kills hit a body or a flush"
+    assert busy >= 0.6 * kills, f"only {busy} of {kills} kills hit a body or a flush"

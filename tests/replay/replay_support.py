@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from tests.cli.cli_support import ROOT
+from tests.replay.warm import Warm
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,10 @@ def replay(
     place: Path, *arguments: str, env: Mapping[str, str] | None = None, stdin: str = "", timeout: float = 60
 ) -> Replayed:
     """Call `kairos replay` in a process of its own, as a user does."""
-    done = subprocess.run(
-        [sys.executable, "-m", "kairos.cli", "replay", *arguments],
-        cwd=place, env=environment(**(env or {})), input=stdin, capture_output=True, text=True, timeout=timeout,
-    )  # fmt: skip
-    return Replayed(done.returncode, done.stdout, done.stderr)
+    return Replayed(*warm().run(("replay", *arguments), place, environment(**(env or {})), stdin, timeout))
+
+
+@cache
+def warm() -> Warm:
+    """The process that the commands of these tests are forks of."""
+    return Warm()
