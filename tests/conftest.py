@@ -18,11 +18,11 @@ from psycopg.conninfo import make_conninfo
 _COUNT = itertools.count(1)
 _LONG = (
     "replay/test_replaying", "faults/test_random_kills", "replay/test_backtest", "faults/test_failpoints",
-    "ui/test_browser", "cli/test_developing", "replay/stopping/test_replay_command", "cli/test_workers", "faults/test_contention",
-    "replay/trace/test_tracing_a_replay", "faults/test_lost_replies", "faults/test_payloads", "domain/test_properties",
-    "faults/test_server_restarts", "replay/test_hostile_code", "store/test_retention", "client/test_forking",
-    "faults/test_frozen_workers", "faults/test_retention_kills", "faults/test_poison_steps", "bench/test_measuring",
-    "faults/test_effects", "ui/test_live", "ui/test_pages",
+    "ui/test_browser", "cli/test_developing", "replay/stopping/test_replay_command", "cli/test_workers",
+    "faults/test_contention", "replay/trace/test_tracing_a_replay", "faults/test_lost_replies",
+    "faults/test_payloads", "domain/test_properties", "faults/test_server_restarts", "replay/test_hostile_code",
+    "store/test_retention", "client/test_forking", "faults/test_frozen_workers", "faults/test_retention_kills",
+    "faults/test_poison_steps", "bench/test_measuring", "faults/test_effects", "ui/test_live", "ui/test_pages",
 )  # fmt: skip
 """Files that take long, longest first."""
 
