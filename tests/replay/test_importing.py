@@ -119,6 +119,7 @@ def test_a_run_that_had_not_ended_is_evidence(
         with pytest.raises(Refused, match="was imported: it is evidence"):
             client.cancel(run_id, "no")
     assert "was imported" in here("cancel", run_id).err
+    assert "so nothing more happens" in here("watch", run_id).err
     assert here("verify", "--all").code == 0
 
 
