@@ -44,6 +44,6 @@ async def _refuse_evidence(reader: Reader, run_id: UUID) -> None:
     found = await reader.session.execute("find_import", {"run_id": run_id})
     if found:
         raise InvalidArgument(
-            f"run {run_id} was imported from {found[0][0]}, before its end: no worker takes it up, so nothing more happens",
+            f"run {run_id} was imported from {found[0][0]} before its end, so nothing more happens",
             hint=f"Look at it: kairos show {words.short_id(run_id)}   kairos replay {words.short_id(run_id)}",
         )
