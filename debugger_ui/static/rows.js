@@ -1,7 +1,8 @@
 // A long list of which only what can be seen is in the document.
 
 export class Rows {
-  // `draw(element, index)` fills a row; rows are reused. `inner` is put into `scroller`.
+  // `draw(element, index)` fills a row; rows are reused, and one that stays in sight stays the same element: moving by
+  // one row draws one. `inner` is put into `scroller`.
   constructor(scroller, { height, top = 0, make, draw }) {
     this.scroller = scroller;
     this.height = height;
@@ -15,7 +16,8 @@ export class Rows {
     this.pool = [];
     this.first = -1;
     scroller.addEventListener("scroll", () => this.refresh(), { passive: true });
-    new ResizeObserver(() => this.refresh()).observe(scroller);
+    this.room = scroller.clientHeight;  // asked for once: amid changes the answer costs a layout
+    new ResizeObserver(() => { this.room = scroller.clientHeight; this.refresh(); }).observe(scroller);
   }
 
   resize(count) {
@@ -24,10 +26,10 @@ export class Rows {
     this.refresh();
   }
 
-  get visible() { return Math.ceil(this.scroller.clientHeight / this.height) + 2; }
+  get visible() { return Math.ceil(this.room / this.height) + 2; }
 
-  refresh() {
-    const first = Math.max(0, Math.floor((this.scroller.scrollTop - this.top) / this.height));
+  refresh(from = this.scroller.scrollTop) {
+    const first = Math.max(0, Math.floor((from - this.top) / this.height));
     const wanted = Math.min(this.visible, this.count);
     while (this.pool.length < wanted) {
       const row = this.make();
@@ -35,13 +37,17 @@ export class Rows {
       this.inner.append(row);
       this.pool.push(row);
     }
+    const size = this.pool.length;
     this.pool.forEach((row, i) => {
-      const index = first + i;
-      const isUsed = i < wanted && index < this.count;
-      row.hidden = !isUsed;
+      const index = first + (((i - first) % size) + size) % size;
+      const isUsed = index < first + wanted && index < this.count;
+      if (row.hidden === isUsed) row.hidden = !isUsed;
       if (!isUsed) return;
-      row.style.transform = `translateY(${this.top + index * this.height}px)`;
-      row.dataset.index = index;
+      if (row.index !== index) {
+        row.index = index;
+        row.style.transform = `translateY(${this.top + index * this.height}px)`;
+        row.dataset.index = index;
+      }
       this.draw(row, index);
     });
   }
@@ -49,8 +55,8 @@ export class Rows {
   // Bring a row into sight, moving as little as possible.
   reveal(index) {
     if (index < 0 || index >= this.count) return;
-    const { scroller, height } = this;
-    const above = this.top + index * height, room = scroller.clientHeight, margin = Math.min(3 * height, room / 4);
+    const { scroller, height, room } = this;
+    const above = this.top + index * height, margin = Math.min(3 * height, room / 4);
     if (above - margin < scroller.scrollTop) scroller.scrollTop = above - margin;
     else if (above + height + margin > scroller.scrollTop + room) scroller.scrollTop = above + height + margin - room;
   }

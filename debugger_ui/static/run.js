@@ -146,9 +146,9 @@ function repaint() {
 
 function paint() {
   frame = 0;
-  const state = timeline.stateAt(look.at);
+  const state = timeline.stateAt(look.at), from = list.scroller.scrollTop;  // before anything changes
   scope.paint(state, look.step, look.mark, visible);
-  list.refresh();
+  list.refresh(from);
   if (look.view === "graph") paintGraph(state);
   paintTransport(state);
 }
@@ -212,13 +212,16 @@ function seqOf(index) { return visible ? visible[index] : index + 1; }
 
 function drawEvent(row, index) {
   const seq = seqOf(index), step = timeline.stepOf(seq), attempt = timeline.attemptOf(seq);
-  const isHere = seq === look.at;
+  const isHere = seq === look.at, count = visible ? visible.length : timeline.seq;
+  const key = `${seq} ${index} ${count} ${seq > look.at} ${isHere} ${step >= 0 && step === look.step}`;
+  if (row.key === key) return;
+  row.key = key;
   row.className = `row ev e-${timeline.kindOf(seq)}${seq > look.at ? " future" : ""}${isHere ? " here" : ""}${step >= 0 && step === look.step ? " own" : ""}`;
   row.id = `ev-${seq}`;
   if (isHere) $("events").setAttribute("aria-activedescendant", row.id);
   row.setAttribute("aria-selected", String(isHere));
   row.setAttribute("aria-posinset", index + 1);
-  row.setAttribute("aria-setsize", visible ? visible.length : timeline.seq);
+  row.setAttribute("aria-setsize", count);
   row.href = `${base}?at=${seq}${step >= 0 ? `&step=${encodeURIComponent(timeline.steps[step])}` : ""}`;
   row.dataset.seq = seq;
   const { parts } = row;

@@ -428,18 +428,23 @@ export class Scope {
     const item = this.items[index], { timeline, state } = this;
     if (!state) return;
     if (item.group) {
+      const isOpen = this.open.has(item.group.name), said = tally(timeline, state, item.group.members);
+      const key = `${item.group.name} ${isOpen} ${said}`;
+      if (row.key === key) return;
+      row.key = key;
       row.className = "row step group";
-      const isOpen = this.open.has(item.group.name);
       setGlyph(row, "open");
       row.glyph.classList.toggle("closed", !isOpen);
       row.name.textContent = `${item.group.name} ×${number(item.group.members.length)}`;
-      row.title = row.tries.textContent = tally(timeline, state, item.group.members);
+      row.title = row.tries.textContent = said;
       row.setAttribute("aria-selected", "false");
       row.setAttribute("aria-label", `${item.group.name}, ${item.group.members.length} steps, ${isOpen ? "open" : "closed"}`);
       return;
     }
     const status = timeline.machine.steps[state.status[item.step]].toLowerCase();
-    const isChosen = item.step === this.chosen;
+    const isChosen = item.step === this.chosen, key = `${item.step} ${item.inside} ${status} ${state.attempt[item.step]} ${isChosen}`;
+    if (row.key === key) return;
+    row.key = key;
     row.className = `row step s-${status}${isChosen ? " chosen" : ""}${item.inside ? " inside" : ""}`;
     setGlyph(row, status);
     row.glyph.classList.remove("closed");
@@ -479,8 +484,20 @@ function setGlyph(row, name) {
   row.shown = name;
 }
 
+// Sizes of canvases, as of the last layout: asked for amid changes they would cost one more.
+const sizes = new WeakMap();
+const observer = new ResizeObserver((entries) => { for (const { target } of entries) sizes.set(target, target.getBoundingClientRect()); });
+
+function sizeOf(canvas) {
+  if (!sizes.has(canvas)) {
+    sizes.set(canvas, canvas.getBoundingClientRect());
+    observer.observe(canvas);
+  }
+  return sizes.get(canvas);
+}
+
 function prepare(canvas) {
-  const box = canvas.getBoundingClientRect(), ratio = devicePixelRatio || 1;
+  const box = sizeOf(canvas), ratio = devicePixelRatio || 1;
   const width = Math.round(box.width), height = Math.round(box.height);
   if (canvas.width !== Math.round(width * ratio) || canvas.height !== Math.round(height * ratio)) {
     canvas.width = Math.round(width * ratio);
