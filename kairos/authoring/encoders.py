@@ -17,6 +17,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
 
 from kairos.authoring.display import clean, type_name
 from kairos.domain import canonical
+from kairos.domain.unordered import sort_sets
 from kairos.errors import DefinitionError, PayloadError
 
 Encoder = Callable[[Any], bytes]
@@ -29,6 +30,7 @@ _EXACT: tuple[Any, ...] = (dict, list, str, int, float, bool, None)
 _BUILT_BY_CLASS = frozenset({"model", "dataclass", "typed-dict", "function-plain", "function-wrap", "custom-error"})
 _OPEN = frozenset({"any", "is-instance", "is-subclass", "callable", "function-plain", "function-wrap"})
 _NUMBERS = frozenset({"float", "decimal", "complex"})
+_SETS = frozenset({"set", "frozenset"})
 _UNIONS = frozenset({"union", "tagged-union"})
 _NATIVE = frozenset({"str", "int", "float", "bool", "none", "any"})
 
@@ -127,12 +129,14 @@ def _general_encoder(adapter: TypeAdapter[Any]) -> Encoder:
     # Under a field of any type a tuple may become a list: there the type makes no promise to keep.
     is_union = not takes_anything and not kinds.isdisjoint(_UNIONS)
     takes_nan = takes_anything or not kinds.isdisjoint(_NUMBERS)
+    sets = json_schema(adapter, "serialization") if not kinds.isdisjoint(_SETS) else None
 
     def encode(value: Any) -> bytes:
         checked = validate(value)
         if takes_anything:
             _refuse_iterators(checked)
-        raw = canonical.encode_plain(dump(checked, mode="json", by_alias=True, round_trip=True, warnings=False))
+        plain = dump(checked, mode="json", by_alias=True, round_trip=True, warnings=False)
+        raw = canonical.encode_plain(plain if sets is None else sort_sets(plain, sets))
         if takes_nan and b"null" in raw:
             # pydantic writes NaN as null unless told otherwise: the value would come back changed.
             _refuse_nan(dump(checked, mode="python", by_alias=True, warnings=False))

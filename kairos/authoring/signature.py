@@ -17,6 +17,7 @@ from hashlib import sha256
 from typing import Any
 
 from kairos.authoring.display import clean
+from kairos.domain.fingerprint import hash_source
 from kairos.errors import DefinitionError
 
 MISSING: Any = inspect.Parameter.empty
@@ -86,7 +87,7 @@ def read_signature(fn: Any, owner: str) -> Signature:
         returns=hints.get("return", Any),
         is_async=_is_async(fn),
         source=source,
-        code_hash=sha256(source.encode("utf-8", "backslashreplace")).hexdigest() if source else _hash_code(fn),
+        code_hash=hash_source(source) if source else _hash_code(fn),
         names=names,
     )
 

@@ -13,7 +13,6 @@ from kairos.replay.plan import Choice
 from kairos.replay.record import RunRecord
 from kairos.replay.replayer import Replayer
 from kairos.replay.results import Code, RunResult, StepResult
-from kairos.replay.verdicts import Verdict
 
 
 def document(result: RunResult, record: RunRecord, choice: Choice, replayer: Replayer, code: Code) -> dict[str, Any]:
@@ -51,7 +50,7 @@ def _step(step: StepResult, record: RunRecord, code: Code) -> dict[str, Any]:
         "code": step.code or None,
         "recorded": None if step.recorded is None else _recorded(step.recorded, record),
     }
-    if ended is None or step.verdict is Verdict.MISSING:
+    if ended is None or ended.outcome == "missing":
         return data
     return data | {
         "attempt": step.planned.attempt,

@@ -41,6 +41,7 @@ _WORDS: Final = {
     Verdict.DIVERGED_EFFECTS: ("DIVERGED", "red"), Verdict.SAME_ERROR: ("FAIL", "yellow"),
     Verdict.NEW_ERROR: ("FAIL", "red"), Verdict.INTERRUPTED: ("FAIL", "red"), Verdict.CRASHED: ("FAIL", "red"),
     Verdict.BLOCKED: ("BLOCKED", "red"), Verdict.SERVED: ("SERVED", "dim"), Verdict.MISSING: ("MISSING", "yellow"),
+    Verdict.NOT_COMPARED: ("MISSING", "red"),
 }  # fmt: skip
 _ENDINGS: Final = {
     Ending.OPEN: "that attempt had not ended", Ending.LOST: "that attempt was lost with its worker",
@@ -156,7 +157,7 @@ class Lines(Listener):
             if result.why == GIVEN:
                 return GIVEN
             return f"recorded output; {result.why}" if result.why not in ("", "as asked") else "recorded output"
-        if ended is None or result.verdict is Verdict.MISSING:
+        if ended is None or ended.outcome == "missing":
             return result.why
         took = format_duration(timedelta(microseconds=ended.duration_us))
         return ", ".join(filter(None, (took, _what(result))))

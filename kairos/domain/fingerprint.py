@@ -63,6 +63,20 @@ def fingerprint(definition: Definition) -> str:
     return sha256(canonical.encode_trusted(body)).hexdigest()[:32]
 
 
+def hash_source(source: str) -> str:
+    """What stands for the source of a step in `code`."""
+    return sha256(source.encode("utf-8", "backslashreplace")).hexdigest()
+
+
+def forged_sources(definition: Definition) -> list[str]:
+    """The steps whose source text is not the one that the definition is fingerprinted with. Empty: all are genuine.
+
+    A text that is left out is no forgery: of some functions there is none.
+    """
+    known = definition.code
+    return [name for name, text in definition.sources.items() if text and hash_source(text) != known.get(name)]
+
+
 def step_fingerprints(definition: Definition) -> dict[str, str]:
     """step -> hash of that step alone (node, code, output schema): tells which step changed."""
     return {

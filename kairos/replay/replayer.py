@@ -18,6 +18,7 @@ from kairos.domain.editing import Edit, apply_edits, read_edits
 from kairos.domain.fingerprint import Definition
 from kairos.domain.forking import plan_fork, read_parent
 from kairos.domain.names import nearest
+from kairos.domain.unordered import has_sets, sort_sets
 from kairos.errors import (
     AppUnavailable,
     BreakpointError,
@@ -30,7 +31,7 @@ from kairos.errors import (
 )
 from kairos.replay import messages as m
 from kairos.replay.compare import Differences, Ignore, compare
-from kairos.replay.facts import RunFacts, facts_of
+from kairos.replay.facts import Ending, RunFacts, facts_of
 from kairos.replay.guard import scrub_environment
 from kairos.replay.plan import Action, Choice, Mode, Plan, PlannedStep, make_plan
 from kairos.replay.process import PATIENCE, ChildProcess, Died, Waiting, check_alive
@@ -398,7 +399,8 @@ class _Course:
         then = None if output is None or ended.same else self.record.bytes_of(output)
         if ended.same and then is None and output is not None:
             then = b""  # never looked at: its bytes are the same
-        judged = judge(recorded, then, ended, self._compare)
+        schema = self.code.now.schemas.get(step.name) or {}
+        judged = judge(recorded, then, ended, lambda old, new: self._compare(old, new, schema))
         if self.choice.flows:
             if ended.output is not None:
                 self._changed[step.name] = ended.output
@@ -414,12 +416,24 @@ class _Course:
             return ended.notes[0]
         if ended.outcome != "missing":
             return ""
-        if self.choice.flows and ended.missing in self._failed:
-            return f"{ended.missing} has no output in this replay"
-        return f"its input is not known: {ended.missing} never finished"
+        up = ended.missing
+        if self.choice.flows and up in self._failed:
+            return f"{up} has no output in this replay"
+        goes_on = "; --mode propagate goes on with what it returns now"
+        if up not in self.record.definition.graph.steps:
+            return f"it reads {up}, which is new: the run has no output of it{goes_on}"
+        if self.facts.output(up) is not None:
+            return f"the output of {up} cannot be read"
+        then = self.facts.step(up).attempt()
+        if then is not None and then.ending is Ending.FAILED:
+            return f"{up} failed then, and has no recorded output{goes_on}"
+        return f"its input is not known: {up} never finished"
 
-    def _compare(self, old: bytes, new: bytes) -> Differences:
-        return compare(canonical.decode(old), canonical.decode(new), self._ignore)
+    def _compare(self, old: bytes, new: bytes, schema: Mapping[str, Any]) -> Differences:
+        then, now = canonical.decode(old), canonical.decode(new)
+        if has_sets(schema):  # a set of a run that was recorded before sets were put into an order
+            then, now = sort_sets(then, schema), sort_sets(now, schema)
+        return compare(then, now, self._ignore)
 
     def _add(self, step: StepResult) -> None:
         self.result.steps.append(step)

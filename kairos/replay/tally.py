@@ -149,6 +149,8 @@ def ways_of(step: StepResult) -> Iterator[tuple[Way, Any, Any]]:
             yield Way("error", _ADDRESS.sub("0x", text)), MISSING, MISSING
         case Verdict.CRASHED:
             yield Way("crash", f"the process died: {step.why}"), MISSING, MISSING
+        case Verdict.NOT_COMPARED:
+            yield Way("not compared", step.why), MISSING, MISSING
         case Verdict.INTERRUPTED:
             yield Way("timeout" if ended.outcome == "timeout" else "interrupted", "it did not end"), MISSING, MISSING
         case _:

@@ -38,10 +38,12 @@ class Verdict(StrEnum):
     """It took the process with it."""
     BLOCKED = "blocked"
     """It tried to leave the process, and a guard stopped that."""
+    NOT_COMPARED = "not-compared"
+    """It ended then, and cannot be run now, for what it reads is not known: nothing is proved of it."""
     SERVED = "served"
     """It was not run; its recorded output stands."""
     MISSING = "missing"
-    """It could not be run, and there is no output to serve."""
+    """It could not be run, and had not ended then: there is nothing to compare."""
 
 
 FINE: Final = frozenset(
@@ -76,7 +78,8 @@ def judge(then: Attempt | None, recorded: bytes | None, now: Ended, compare: Com
         recorded: the bytes of its output then, if it had one.
     """
     if now.outcome == "missing":
-        return Judged(Verdict.MISSING)
+        has_ended = then is not None and then.ending in (Ending.DONE, Ending.FAILED)
+        return Judged(Verdict.NOT_COMPARED if has_ended else Verdict.MISSING)
     if now.leaks:
         return Judged(Verdict.BLOCKED)
     ending = Ending.OPEN if then is None else then.ending

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from kairos.domain import canonical
 from kairos.domain.events import output_in
-from kairos.domain.fingerprint import Definition
+from kairos.domain.fingerprint import Definition, forged_sources
 from kairos.domain.fingerprint import fingerprint as fingerprint_of
 from kairos.domain.payload import Payload
 from kairos.errors import KairosError, RunNotFound
@@ -214,4 +214,7 @@ def _read_definition(fingerprint: str, rows: Sequence[Sequence[Any]]) -> Definit
         return f"definition {fingerprint} cannot be read: {exc}"
     if fingerprint_of(definition) != fingerprint:
         return f"definition {fingerprint} was changed: its content has fingerprint {fingerprint_of(definition)}"
+    forged = forged_sources(definition)
+    if forged:
+        return f"definition {fingerprint} was changed: the source of step {forged[0]!r} is not the one that ran"
     return definition

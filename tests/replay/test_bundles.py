@@ -21,11 +21,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kairos.authoring.redaction import Redaction
+from kairos.domain import canonical
 from kairos.domain.events import LogEmitted, StepDone
 from kairos.errors import BundleError, HistoryError
 from kairos.replay.bundle import CAPS, export_bundle, open_bundle, verify_bundle, write_bundle
 from kairos.replay.bundle.container import seal_of
-from kairos.replay.bundle.erasing import any_of
+from kairos.replay.bundle.erasing import Eraser, any_of
 from kairos.replay.bundle.layout import SEAL_SIZE
 from kairos.replay.record import RunRecord
 from kairos.store.connect import Session
@@ -479,11 +480,23 @@ def test_a_flip_inside_an_entry_is_never_accepted(bundle: Path, data: st.DataObj
         shutil.copy(bundle, whole)
     path = forged(whole, flip)
     if verify_bundle(path).is_whole:
-        # Of a definition the texts of the sources are for readers; the hash of each is in the fingerprint.
         opened, known = open_bundle(path), open_bundle(whole)
         assert (opened.rows, dict(opened.blobs)) == (known.rows, dict(known.blobs))
         assert opened.definition.graph == known.definition.graph
         assert (opened.definition.code, opened.definition.schemas) == (known.definition.code, known.definition.schemas)
+        assert opened.definition.sources == known.definition.sources
+
+
+def test_a_source_that_did_not_run_is_refused(bundle: Path) -> None:
+    def forge(entries: dict[str, bytes], manifest: dict[str, Any]) -> None:
+        definition = json.loads(entries["definition.json"])
+        step = next(iter(definition["sources"]))
+        definition["sources"][step] += "    # and more\n"
+        entries["definition.json"] = canonical.encode(definition)
+
+    report = verify_bundle(forged(bundle, forge))
+    assert report.code == "changed"
+    assert "is not the one that ran" in (report.problem or "")
 
 
 def test_a_log_line_keeps_its_letters(record_of: RecordOf, tmp_path: Path) -> None:
@@ -499,3 +512,22 @@ def test_any_of_many_texts_is_found_the_longest_first(values: set[str], text: st
         expected += "#" if found else text[place]
         place += len(found) or 1
     assert any_of(values).sub("#", text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "cleared"),
+    [
+        ("Card(cvc=123, n=4)", "Card(cvc=[redacted], n=4)"),
+        ("{'total_cents': 301, 'n': 4}", "{'total_cents': [redacted], 'n': 4}"),
+        ('{"cents":7}', '{"cents":[redacted]}'),
+        ("cvc: 'a\\'b' more", "cvc: [redacted] more"),
+        ("no cvc here: it is fine", "no cvc here: it is fine"),
+        ("recents=3 accent: 4", "recents=[redacted] accent: 4"),
+        ("cents=[1, 2]", "cents=[1, 2]"),
+    ],
+)
+def test_a_short_value_is_blanked_where_its_name_stands_beside_it(text: str, cleared: str) -> None:
+    eraser = Eraser(Redaction(fields=["*cents", "cvc"]))
+    raw, paths = eraser.blob(canonical.encode({"note": text}))
+    assert json.loads(raw)["note"] == cleared
+    assert paths == ([] if cleared == text else ["note"])

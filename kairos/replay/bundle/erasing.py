@@ -23,6 +23,11 @@ MAX_PATHS: Final = 100
 """Paths that are listed for one event or value; beyond that they are counted."""
 
 _DEPTH: Final = 24
+_NAMED: Final = re.compile(
+    r"""(?P<before>(?<![A-Za-z0-9_])(?P<name>[A-Za-z_][A-Za-z0-9_]{0,99})["']?\s{0,3}[=:]\s{0,3})"""
+    r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^\s,;'"()\[\]{}]+)"""
+)
+"""A name with a plain value, in the repr of an object, in JSON that is a text, or in a message."""
 _Walk = Callable[[Any, str], Any]
 
 TEXTS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -125,6 +130,10 @@ class Eraser:
                 self._values.update((text, repr(text)[1:-1], json.dumps(text)[1:-1]))
                 self._search = None
 
+    def _blank_named(self, found: re.Match[str]) -> str:
+        """Of a text such as `Card(cvc=123)`: however short a value is, its name stands beside it."""
+        return found["before"] + PLACEHOLDER if self._names(found["name"]) else found[0]
+
     def _names(self, name: str) -> bool:
         known = self._named.get(name)
         if known is None:
@@ -141,6 +150,8 @@ class Eraser:
         search = self._search
 
         def text(item: str) -> str:
+            if self.rules.fields and ("=" in item or ":" in item):
+                item = _NAMED.sub(self._blank_named, item)
             return self._redactor.blank(item if search is None else search.sub(PLACEHOLDER, item))
 
         def walk(item: Any, path: str) -> Any:

@@ -13,7 +13,7 @@ from uuid import UUID
 import msgspec
 
 from kairos.domain import canonical
-from kairos.domain.fingerprint import Definition
+from kairos.domain.fingerprint import Definition, forged_sources
 from kairos.domain.fingerprint import fingerprint as fingerprint_of
 from kairos.domain.states import ENDED, RunStatus
 from kairos.errors import BundleError, KairosError
@@ -163,6 +163,9 @@ def _read_definition(container: Container, manifest: Manifest) -> Definition:
     found = _parse(container.path, DEFINITION, lambda: fingerprint_of(definition))
     if found != manifest.run.fingerprint:
         refuse("changed", f"{container.path}: its definition was changed: it has fingerprint {found}")
+    forged = _parse(container.path, DEFINITION, lambda: forged_sources(definition))
+    if forged:
+        refuse("changed", f"{container.path}: the source of step {ascii(forged[0])[:80]} is not the one that ran")
     return definition
 
 
