@@ -79,13 +79,16 @@ def open_socket(address: Address) -> socket.socket:
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     for port in ports:
         try:
-            return socket.create_server((address.host.strip("[]"), port), family=family)
+            listening = socket.create_server((address.host.strip("[]"), port), family=family)
         except OSError as exc:
             if exc.errno == errno.EADDRINUSE and port != ports[-1]:
                 continue
             taken = exc.errno == errno.EADDRINUSE
             hint = "Another `kairos ui` or `kairos dev` may run; --port 0 takes any free port." if taken else None
             raise ConfigError(f"cannot listen on {address.host}:{port}: {exc.strerror or exc}", hint=hint) from None
+        # Connections inherit it. asyncio leaves it out for sockets made so, and each answer then waits 40 ms.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listening
     raise AssertionError("no port was tried")
 
 

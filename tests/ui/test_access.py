@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import socket
 from pathlib import Path
 
 import pytest
@@ -185,6 +186,11 @@ def test_a_taken_port_is_an_error_with_a_hint_and_the_usual_one_moves_on() -> No
         assert "--port 0" in (caught.value.hint or "")
     with open_socket(Address()) as first, open_socket(Address()) as second:
         assert first.getsockname()[1] != second.getsockname()[1]
+
+
+def test_an_answer_does_not_wait_for_an_acknowledgement() -> None:
+    with open_socket(Address(port=0)) as listening:
+        assert listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 @pytest.mark.parametrize(
