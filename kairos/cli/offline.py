@@ -7,11 +7,11 @@ from pathlib import Path
 from kairos.cli.payloads import value_of
 from kairos.cli.story import Story
 from kairos.cli.waiting import Ending, output_value
-from kairos.domain.events import RunFailed
 from kairos.domain.projection import RunState
 from kairos.domain.states import RunStatus
 from kairos.errors import HistoryError
 from kairos.replay.bundle import open_bundle
+from kairos.replay.heads import info_of
 from kairos.replay.record import RunRecord
 from kairos.store.reader import RunInfo
 
@@ -24,33 +24,6 @@ def open_story(name: str, upto: int | None = None) -> tuple[RunRecord, Story]:
     story = Story(info_of(record), RunState(record.run_id, record.definition.graph))
     story.take(record.history[:upto])
     return record, story
-
-
-def info_of(record: RunRecord) -> RunInfo:
-    """The run as its head row would tell it. How often it was claimed, a log does not say: once is assumed."""
-    state = record.state
-    assert state.scheduled_at is not None
-    assert state.at is not None
-    last = record.history[-1].event
-    failed = last.steps if isinstance(last, RunFailed) else ()
-    return RunInfo(
-        id=record.run_id,
-        workflow=state.workflow,
-        status=state.status,
-        created_at=state.scheduled_at,
-        updated_at=state.at,
-        ended_at=state.at if state.status.is_terminal else None,
-        queue=state.queue,
-        priority=state.priority,
-        key=state.key,
-        labels=state.labels,
-        fingerprint=record.fingerprint,
-        seq=state.seq,
-        claims=1,
-        reason=state.reason,
-        failed_steps=failed,
-        outputs=dict(state.outputs) or None,
-    )
 
 
 def ending_of(record: RunRecord, info: RunInfo) -> Ending | None:

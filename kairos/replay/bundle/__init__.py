@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kairos.replay.bundle.layout import CAPS, SUFFIX, Caps
-from kairos.replay.bundle.opening import BundleReport, open_bundle, verify_bundle
+from kairos.replay.bundle.opening import BundleReport, open_bundle, read_bundle, verify_bundle
 from kairos.replay.bundle.writing import Written, export_bundle, write_bundle
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Written",
     "export_bundle",
     "open_bundle",
+    "read_bundle",
     "verify_bundle",
     "write_bundle",
 ]

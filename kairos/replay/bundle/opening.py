@@ -102,6 +102,13 @@ def open_bundle(path: str | Path, *, caps: Caps = CAPS) -> RunRecord:
     return _open(Path(path).absolute(), caps)[1]
 
 
+def read_bundle(path: str | Path, *, caps: Caps = CAPS) -> tuple[BundleReport, RunRecord]:
+    """As `open_bundle`, with what was found out about the file beside it. Raises BundleError."""
+    path = Path(path).absolute()
+    manifest, record = _open(path, caps)
+    return _report(path, manifest, record), record
+
+
 def verify_bundle(path: str | Path, *, caps: Caps = CAPS) -> BundleReport:
     """Check a bundle, offline: container, caps, every digest, hash chain, rules, fold. Raises nothing."""
     path = Path(path).absolute()
@@ -109,6 +116,10 @@ def verify_bundle(path: str | Path, *, caps: Caps = CAPS) -> BundleReport:
         manifest, record = _open(path, caps)
     except BundleError as exc:
         return BundleReport(path, problem=exc.message, code=exc.facts.get("code", "history"), seq=exc.facts.get("seq"))
+    return _report(path, manifest, record)
+
+
+def _report(path: Path, manifest: Manifest, record: RunRecord) -> BundleReport:
     run = manifest.run
     return BundleReport(
         path, run.id, run.workflow, run.status, manifest.kairos, manifest.events, manifest.blobs, record.redactions

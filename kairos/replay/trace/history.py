@@ -15,7 +15,7 @@ from os.path import commonpath, dirname, isabs
 from pathlib import Path
 
 from kairos.errors import TraceError
-from kairos.replay.trace.layout import NO_VALUE, PER_BLOCK, Function, Header, Kind
+from kairos.replay.trace.layout import MAX_BLOCK, NO_VALUE, PER_BLOCK, Function, Header, Kind
 from kairos.replay.trace.reading import TraceFile
 from kairos.replay.trace.values import Unbound, Value
 
@@ -94,9 +94,9 @@ class Trace:
             self._entries[frame].append((at, parent))
 
     @classmethod
-    def open(cls, path: Path) -> Trace:
-        """The trace in this file."""
-        return cls(TraceFile(path))
+    def open(cls, path: Path, *, most: int = MAX_BLOCK) -> Trace:
+        """The trace in this file; `most` as for `TraceFile`."""
+        return cls(TraceFile(path, most=most))
 
     def close(self) -> None:
         """Give the file back."""
@@ -257,6 +257,10 @@ class Trace:
     def _along(way: range, wanted: Callable[[int], bool]) -> int | None:
         return next((at for at in way if wanted(at)), None)
 
+    def before(self, position: int) -> int | None:
+        """The event of the same frame before this one, a stop or not."""
+        return next(iter(self._before(self.file.frames[position], position)), None)
+
     def run(self, position: int, wanted: Callable[[int], bool], *, backwards: bool = False) -> int | None:
         """On to the next position in this direction that is `wanted`: a breakpoint, an exception."""
         return self._along(range(position - 1, -1, -1) if backwards else range(position + 1, len(self)), wanted)
@@ -367,12 +371,15 @@ class Trace:
     def last_write(self, name: str, position: int, frame: int | None = None) -> Write | None:
         """The write that gave a local the value that it has at `position`."""
         frame = self.file.frames[position] if frame is None else frame
-        found = None
-        for write in self.writes(name, frame):
-            if write.seen_at > position:
-                break
-            found = write
-        return found
+        if name not in self.header.names:
+            return None
+        number, own = self.header.names.index(name), self._of_frame[frame]
+        for index in range(bisect_right(own, position) - 1, -1, -1):
+            flat = self.file.change(own[index])
+            if number in flat[::2]:
+                value = self.file.value(flat[flat[::2].index(number) * 2 + 1])
+                return Write(name, frame, own[index], own[index - 1] if index else None, value)
+        return None
 
     # Source
 

@@ -40,13 +40,14 @@ class TraceFile:
 
     Args:
         path: the file; it is held open until `close`.
+        most: bytes that one of its blocks may take when it is unpacked.
 
     Raises:
         TraceError: no such file, not a trace, cut short, damaged, or of a format that is not known here.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, most: int = MAX_BLOCK) -> None:
+        self.path, self._most = path, most
         try:
             self._fd = os.open(path, os.O_RDONLY)
         except OSError as exc:
@@ -148,6 +149,8 @@ class TraceFile:
         block = self._blocks.get(name)
         if block is None or block.size > MAX_BLOCK or block.offset < 0 or not 0 <= block.length <= MAX_BLOCK:
             raise self._damaged(name)
+        if max(block.size, block.length) > self._most:
+            raise TraceError(f"{self.path}: {name} would take {block.size:,} bytes; the limit is {self._most:,}")
         packed = os.pread(self._fd, block.length, block.offset)
         if hashlib.sha256(packed).digest() != block.sha256:
             raise self._damaged(name)
