@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -11,9 +12,27 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Route
 
 from debugger_ui.guards import Access
-from debugger_ui.pages import acting, api, assets, dashboard, health, live, panes, problems, run, runs
+from debugger_ui.opened import Files
+from debugger_ui.pages import (
+    acting,
+    api,
+    assets,
+    dashboard,
+    files_api,
+    health,
+    live,
+    opening,
+    panes,
+    problems,
+    run,
+    runs,
+    traces,
+)
 from debugger_ui.reads import Reads
 from debugger_ui.ui import Ui
+
+if TYPE_CHECKING:
+    from debugger_ui.current import CurrentCode
 
 ROUTES = (
     Route("/", dashboard.dashboard),
@@ -28,33 +47,58 @@ ROUTES = (
     Route("/runs/{run}/download", panes.download),
     Route("/runs/{run}/live", live.stream),
     Route("/runs/{run}/cancel", acting.cancel, methods=["POST"]),
+    Route("/open", opening.listing),
+    Route("/open", opening.drop, methods=["POST"]),
+    Route("/open/{key}/close", opening.close, methods=["POST"]),
+    Route("/traces/{trace}", traces.page),
+    Route("/traces/{trace}/moment", traces.moment),
+    Route("/traces/{trace}/source", traces.source),
+    Route("/traces/{trace}/hits", traces.hits),
     Route("/login", health.login, methods=["GET", "POST"]),
     Route("/healthz", health.healthz),
     Route("/readyz", health.readyz),
     Route("/machine.json", run.machine_json),
     Route("/static/{version}/{name:path}", assets.asset),
     *api.ROUTES,
+    *files_api.ROUTES,
 )
 
 
-def build(reads: Reads, access: Access, *, url: str, may_act: bool) -> Starlette:
-    """The application. `url`: where it is reached; `may_act`: whether it offers what changes something."""
-    ui = Ui(reads, access, url, may_act)
+def build(
+    reads: Reads,
+    access: Access,
+    *,
+    url: str,
+    may_act: bool,
+    files: Files | None = None,
+    app: CurrentCode | None = None,
+) -> Starlette:
+    """The application.
+
+    Args:
+        url: where it is reached.
+        may_act: whether it offers what changes something.
+        files: bundles and traces that are open from the beginning.
+        app: the app at hand, which recorded code is held against.
+    """
+    ui = Ui(reads, access, url, may_act, files or Files(is_alone=not reads.has_database), app)
 
     @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
         reads.open()
+        if ui.app is not None:
+            ui.app.start()
         try:
             yield
         finally:
             await ui.close()
 
-    app = Starlette(
+    built = Starlette(
         routes=list(ROUTES),
         lifespan=lifespan,
         middleware=[Middleware(GZipMiddleware, minimum_size=1_000, compresslevel=5)],
         exception_handlers=problems.HANDLERS,
     )
-    app.router.redirect_slashes = False
-    app.state.ui = ui
-    return app
+    built.router.redirect_slashes = False
+    built.state.ui = ui
+    return built

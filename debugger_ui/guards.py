@@ -19,6 +19,8 @@ Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 MAX_BODY: Final = 1_000_000
+LARGE_BODIES: Final = {"/open": 64_100_000}
+"""Path -> bytes that may be sent there: a file is dropped, with what a form puts around it."""
 MAX_QUERY: Final = 8_192
 COOKIE: Final = "kairos_ui"
 OPEN_PATHS: Final = ("/healthz", "/readyz", "/login", "/static/")
@@ -147,8 +149,9 @@ class Guard:
         if b"transfer-encoding" in headers:
             return 411, "The length of the body must be told beforehand."
         size = headers.get(b"content-length", b"0")
-        if not size.isdigit() or int(size) > MAX_BODY:
-            return 413, f"The body is longer than {MAX_BODY:,} bytes."
+        most = LARGE_BODIES.get(scope["path"], MAX_BODY)
+        if not size.isdigit() or int(size) > most:
+            return 413, f"The body is longer than {most:,} bytes."
         return None
 
     @staticmethod

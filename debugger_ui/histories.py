@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
+from debugger_ui.bundles import BundleReader
 from debugger_ui.reads import Reads
 from kairos.domain.events import Recorded
 from kairos.domain.fingerprint import Definition
@@ -54,11 +55,16 @@ class History:
         entries: entry i holds the event with seq i + 1.
         by_step: step -> the seqs of its events, ascending.
         broken: seq of the first event that the fold could not take, and why; the state stands still from there.
+        run_id: the id in the addresses of its pages. `own_id`: its own, if it was opened from a file and shown
+            under another.
+        is_fixed: it was read from a file: nothing more will come, even if it had not ended.
     """
 
     run_id: UUID
     fingerprint: str
     definition: Definition
+    own_id: UUID | None = None
+    is_fixed: bool = False
     entries: list[Entry] = field(default_factory=list)
     by_step: dict[str, list[int]] = field(default_factory=dict)
     broken: tuple[int, str] | None = None
@@ -66,8 +72,18 @@ class History:
     _every: int = KEYFRAME_EVERY
 
     def __post_init__(self) -> None:
-        self._tip = RunState(self.run_id, self.definition.graph)
+        self._tip = RunState(self.id, self.definition.graph)
         self._keyframes.append(_copied(self._tip))
+
+    @property
+    def id(self) -> UUID:
+        """The run's own id."""
+        return self.own_id or self.run_id
+
+    @property
+    def grows(self) -> bool:
+        """Whether there may be more events at the next look."""
+        return not self.is_fixed and not self.is_over
 
     @property
     def seq(self) -> int:
@@ -171,7 +187,7 @@ class Histories:
             HistoryError: its definition is missing.
         """
         known = self._held.get(run_id)
-        if known is not None and (known.is_over or (upto is not None and known.seq >= upto)):
+        if known is not None and (not known.grows or (upto is not None and known.seq >= upto)):
             self._held.move_to_end(run_id)
             return known
         async with self._busy.setdefault(run_id, asyncio.Lock()):
@@ -200,7 +216,8 @@ class Histories:
     @staticmethod
     async def _begin(reader: Reader, run_id: UUID) -> History:
         info = await reader.run(run_id)
-        return History(run_id, info.fingerprint, await reader.definition(info.fingerprint))
+        definition = await reader.definition(info.fingerprint)
+        return History(run_id, info.fingerprint, definition, info.id, isinstance(reader, BundleReader))
 
     def _let_go(self) -> None:
         total = sum(history.seq for history in self._held.values())

@@ -24,6 +24,7 @@ class Moment:
         attempt: None means the last one at that moment.
         mark: the other moment, for the difference.
         view: `timeline` or `graph`.
+        line: where in the step's line trace: `billing.py:88~3`, `@38`, or `here` for where one begins.
         notice: what the address asked for and the run does not have.
     """
 
@@ -36,6 +37,7 @@ class Moment:
     opened: str = ""
     follows: bool = False
     notice: str | None = None
+    line: str = ""
 
     def query(self, **changes: object) -> str:
         """The query of the address of this moment, changed; with its question mark."""
@@ -53,6 +55,8 @@ class Moment:
             facts["view"] = moment.view
         if moment.opened:
             facts["open"] = moment.opened
+        if moment.line and moment.pane == "code" and moment.step == self.step:
+            facts["line"] = moment.line
         return "?" + urlencode(facts)
 
 
@@ -79,6 +83,7 @@ def read_moment(history: History, query: Mapping[str, str]) -> Moment:
         query.get("open", "")[:200],
         follows,
         " ".join(notices) or None,
+        query.get("line", "")[:400],
     )
 
 
@@ -105,9 +110,9 @@ def _at(history: History, query: Mapping[str, str], notices: list[str]) -> tuple
             return failure, False
         if given:
             notices.append("Nothing has failed in this run.")
-        return last, not history.is_over
+        return last, history.grows
     if given in ("last", "live"):
-        return last, given == "live" or not history.is_over
+        return last, history.grows and (given == "live" or not history.is_over)
     if given == "first":
         return min(1, last), False
     seq = _number(given)

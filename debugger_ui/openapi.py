@@ -15,6 +15,15 @@ _RUN: Final = {
 }
 
 
+_TRACE: Final = {
+    "name": "trace",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string"},
+    "description": "The key of an open trace: see /api/v1/files.",
+}
+
+
 def document() -> dict[str, Any]:
     """The document."""
     return {
@@ -41,6 +50,32 @@ def document() -> dict[str, Any]:
             ),
             "/api/v1/runs/{run}/state": _get(
                 "The state of a run after event `at`.", _RUN, _query("at", "Default: the last event.", "integer")
+            ),
+            "/api/v1/runs/{run}/trace/{step}/{attempt}": _get(
+                "Events of the line trace of an attempt, if one is open; as of /traces/{trace}/events.",
+                _RUN,
+                _path("step", "The step."),
+                _path("attempt", "The number of the attempt."),
+                *_BLOCK,
+            ),
+            "/api/v1/files": _get(
+                "Bundles and line traces that are open: what they are, what was redacted, addresses."
+            ),
+            "/api/v1/traces/{trace}": _get(
+                "A line trace: of which step, its files and functions, where it failed.", _TRACE
+            ),
+            "/api/v1/traces/{trace}/events": _get(
+                "A block of its events, with the locals that each changed.", _TRACE, *_BLOCK
+            ),
+            "/api/v1/traces/{trace}/moment": _get(
+                "One position: line, stack, locals, what was returned or raised.",
+                _TRACE,
+                _query("line", "FILE:LINE~HIT, or @EVENT. Default: where the function failed, or its last line."),
+                _query("at", "The number of an event, instead of `line`.", "integer"),
+                _query("move", "A step from there: back, step, previous, next, rout, out, first, last, fail."),
+                _query("times", "How often; default 1.", "integer"),
+                _query("write", "Back to the line that gave this name its value, instead of `move`."),
+                _query("level", "The frame of the stack, 0 the innermost.", "integer"),
             ),
             "/api/v1/runs/{run}/value": _get(
                 "A value that an event holds.",
@@ -82,3 +117,13 @@ def _get(summary: str, *parameters: dict[str, Any]) -> dict[str, Any]:
 
 def _query(name: str, description: str, kind: str = "string") -> dict[str, Any]:
     return {"name": name, "in": "query", "description": description, "schema": {"type": kind}}
+
+
+def _path(name: str, description: str) -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "description": description, "schema": {"type": "string"}}
+
+
+_BLOCK: Final = (
+    _query("from", "The first event, from 1.", "integer"),
+    _query("n", "Events, 1 to 1024; default 512.", "integer"),
+)

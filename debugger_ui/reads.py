@@ -9,7 +9,7 @@ from typing import Final
 
 import psycopg
 
-from kairos.errors import DatabaseUnavailable
+from kairos.errors import DatabaseUnavailable, Refused
 from kairos.store.connect import Session
 from kairos.store.history import Definitions
 from kairos.store.reader import Reader
@@ -23,8 +23,20 @@ TURN: Final = 10.0
 STATEMENT_TIMEOUT: Final = "15s"
 
 
+class NoDatabase(Refused):
+    """This debugger was started with files alone."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this debugger was started with files alone: it has no database",
+            hint="Give --database-url, or a RUN, beside the files; or start `kairos ui` without them.",
+        )
+
+
 class Reads:
     """A handful of readers that take turns, with one cache of definitions. They cannot write."""
+
+    has_database = True
 
     def __init__(self, dsn: str) -> None:
         self.dsn = dsn
@@ -70,3 +82,22 @@ class Reads:
             raise translate(exc) from exc
         finally:
             self._free.put_nowait(reader)
+
+
+class NoReads(Reads):
+    """For a debugger of files alone."""
+
+    has_database = False
+
+    def __init__(self) -> None:
+        super().__init__("")
+
+    def open(self) -> None:
+        """Nothing."""
+
+    @asynccontextmanager
+    async def reader(self) -> AsyncIterator[Reader]:
+        """Raises NoDatabase."""
+        for reader in self._all:  # none was made
+            yield reader
+        raise NoDatabase

@@ -8,15 +8,19 @@ import ipaddress
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import uvicorn
 
 from debugger_ui.app import build
 from debugger_ui.guards import Access, Guard, hosts_of
-from debugger_ui.reads import Reads
+from debugger_ui.opened import Files
+from debugger_ui.reads import NoReads, Reads
 from debugger_ui.ui import Ui
 from kairos.errors import ConfigError
+
+if TYPE_CHECKING:
+    from debugger_ui.current import CurrentCode
 
 HOST: Final = "127.0.0.1"
 PORT: Final = 8484
@@ -102,11 +106,21 @@ def url_of(listening: socket.socket) -> str:
 class Server(uvicorn.Server):
     """A server that leaves the signals to whoever runs it, and says when it is ready."""
 
-    def __init__(self, address: Address, dsn: str, listening: socket.socket, *, may_act: bool = True) -> None:
-        reads = Reads(dsn)
+    def __init__(
+        self,
+        address: Address,
+        dsn: str | None,
+        listening: socket.socket,
+        *,
+        may_act: bool = True,
+        files: Files | None = None,
+        code: CurrentCode | None = None,
+    ) -> None:
+        """`dsn`: None for a debugger of `files` alone. `code`: the app that recorded code is held against."""
+        reads = NoReads() if dsn is None else Reads(dsn)
         self.url = url_of(listening)
         self._listening = listening
-        app = build(reads, address.access(), url=self.url, may_act=may_act)
+        app = build(reads, address.access(), url=self.url, may_act=may_act and dsn is not None, files=files, app=code)
         self._ui: Ui = app.state.ui
         config = uvicorn.Config(
             Guard(app, address.access()),

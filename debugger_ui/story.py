@@ -47,6 +47,9 @@ async def verdict_of(ui: Ui, history: History) -> Verdict:
         asked = state.cancel_requested
         by = f" by {words.one_line(asked.author, 60)}" if asked is not None else ""
         return Verdict("bad", f"This run {word}{by}.", words.one_line(state.reason or ""), failure_seq(history))
+    if history.is_fixed:
+        sentence = "This run had not ended when it was exported."
+        return Verdict("open", sentence, hint="What became of it since, the database knows that it comes from.")
     try:
         async with ui.reads.reader() as reader:
             reason = explain(await run_facts(reader, state))

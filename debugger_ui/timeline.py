@@ -81,6 +81,7 @@ def columns(history: History, after: int = 0, upto: int | None = None) -> dict[s
         "after": after,
         "seq": last,
         "over": history.is_over,
+        "grows": history.grows,
         "kinds": KINDS,
         "kind": [kinds.get(entry.kind, -1) for entry in entries],
         "step": [number.get(entry.step, -1) if entry.step else -1 for entry in entries],

@@ -39,7 +39,10 @@ async def run(request: Request) -> Response:
     ui, history = await load(request)
     async with ui.reads.reader() as reader:
         info = await reader.run(history.run_id)
-    return JSONResponse({**info.to_json(), "url": f"{ui.url}/runs/{history.run_id}"})
+    facts = {**info.to_json(), "url": f"{ui.url}/runs/{history.run_id}"}
+    if ui.file is not None:
+        facts["bundle"] = ui.file.report.to_json() | {"file": ui.file.name}
+    return JSONResponse(facts)
 
 
 async def events(request: Request) -> Response:

@@ -30,7 +30,7 @@ async def stream(request: Request) -> Response:
     run_id = await ui.histories.find(request.path_params["run"])
     after = max(_number(request.query_params.get("after")), _number(request.headers.get("last-event-id")))
     history = await ui.histories.get(run_id)
-    if history.is_over and after == history.seq:
+    if history.is_fixed or (history.is_over and after == history.seq):
         return Response(status_code=204)
     if ui.watcher.viewers >= MAX_VIEWERS or not ui.watcher.is_open:
         return Response("too many live pages\n", 503, headers={"Retry-After": "5"})

@@ -13,7 +13,7 @@ from debugger_ui import values, words
 from debugger_ui.attempts import Attempt, attempts_of, choose
 from debugger_ui.histories import Entry, History
 from debugger_ui.moments import Moment, read_moment
-from debugger_ui.sources import lines_of
+from debugger_ui.pages.code import code_pane
 from debugger_ui.timeline import note
 from debugger_ui.ui import Ui, ui_of
 from kairos.domain.documents import event_json
@@ -324,12 +324,7 @@ def _has_later(inside: _Inside, kind: str) -> int | None:
 
 
 async def _code(inside: _Inside) -> dict[str, Any]:
-    history, moment, attempt = inside.history, inside.moment, inside.attempt
-    assert moment.step is not None
-    source = history.definition.sources.get(moment.step, "")
-    error = attempt.error if attempt else None
-    function = error.frames[-1].function.rpartition(".")[2] if error and error.frames else ""
-    return {"lines": lines_of(source, error, function) if source else [], "error": error}
+    return await code_pane(inside.ui, inside.history, inside.moment, inside.attempt)
 
 
 # -- the run -------------------------------------------------------------------------------------------------

@@ -9,8 +9,10 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 
+from debugger_ui.opened import NotOpen
+from debugger_ui.reads import NoDatabase
 from debugger_ui.ui import ui_of
 from kairos.errors import (
     AmbiguousRun,
@@ -20,6 +22,7 @@ from kairos.errors import (
     KairosError,
     MigrationError,
     RunNotFound,
+    TraceError,
 )
 
 log = logging.getLogger("kairos.ui")
@@ -40,6 +43,8 @@ class Problem:
 async def handle(request: Request, exc: Exception) -> Response:
     """The answer for an error."""
     problem = _of(exc)
+    if isinstance(exc, NoDatabase) and request.url.path in ("/", "/runs"):
+        return RedirectResponse("/open", 303)
     if problem.status == 500:
         log.error("GET %s failed", request.url.path, exc_info=exc)
     if wants_json(request):
@@ -65,6 +70,12 @@ def _of(exc: Exception) -> Problem:
             return Problem(404, "Several runs match", exc.message, exc.hint)
         case InvalidArgument():
             return Problem(400, "This address means nothing here", exc.message, exc.hint)
+        case NotOpen():
+            return Problem(404, "That file is not open", exc.message, exc.hint)
+        case NoDatabase():
+            return Problem(404, "There is no database here", exc.message, exc.hint)
+        case TraceError():
+            return Problem(400, "The trace does not tell that", exc.message, exc.hint)
         case MigrationError():
             return Problem(503, "The database needs a migration", exc.message, exc.hint)
         case DatabaseUnavailable():

@@ -41,6 +41,7 @@ export class Timeline {
     this.bySteps = graph.steps.map(() => []);
     this.segments = graph.steps.map(() => []);
     this.over = false;
+    this.grows = true;
     this.frames = [this.blank()];
     this.tip = this.blank();
     this.cursor = null;
@@ -80,6 +81,7 @@ export class Timeline {
       if (seq % EVERY === 0) this.frames.push(copied(this.tip));
     }
     this.over = columns.over;
+    this.grows = columns.grows;
     this.cursor = null;
     return true;
   }

@@ -1,5 +1,14 @@
 // The keyboard. One table: the page acts by it, the help shows it, the tests read it.
 
+export const TRACE = ["Line trace, in Code", [
+  [",", ",", "lineBack", "back one line"],
+  [".", ".", "lineNext", "on one line"],
+  ["Shift ,", "Shift+,", "overBack", "back, over calls"],
+  ["Shift .", "Shift+.", "overNext", "on, over calls"],
+  ["Alt ,", "Alt+,", "outBack", "back to the caller"],
+  ["Alt .", "Alt+.", "outNext", "on, out of this call"],
+]];
+
 export const KEYS = [
   ["Move", [
     ["←", "ArrowLeft", "prev", "previous event"],
@@ -39,6 +48,7 @@ export const KEYS = [
     ["?", "?", "help", "these keys"],
     ["Esc", "Escape", "escape", "close, clear"],
   ]],
+  TRACE,
 ];
 
 const byKey = new Map(KEYS.flatMap(([, rows]) => rows.map(([, key, action]) => [key, action])));
@@ -52,6 +62,8 @@ export function actionOf(event) {
   if (event.key === "Enter" || event.key === " ") {
     if (target.closest?.("a, button, summary, dialog")) return null;
   }
+  const line = lineKey(event);
+  if (line) return [byKey.get(line), line];
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   if (/^[1-9]$/.test(key) && !event.altKey) return ["tab", key];
   const arrow = key.startsWith("Arrow");
@@ -60,8 +72,15 @@ export function actionOf(event) {
   return action ? [action, key] : null;
 }
 
-export function showKeys(into) {
-  into.replaceChildren(...KEYS.map(([title, rows]) => {
+// Where a trace is shown, the keys of comma and period are its own, whatever Shift makes of them on this keyboard.
+function lineKey(event) {
+  const sign = { Comma: ",", Period: "." }[event.code] ?? (",.".includes(event.key) ? event.key : null);
+  if (!sign || !document.querySelector("[data-trace]")) return null;
+  return `${event.altKey ? "Alt+" : event.shiftKey ? "Shift+" : ""}${sign}`;
+}
+
+export function showKeys(into, table = KEYS) {
+  into.replaceChildren(...table.map(([title, rows]) => {
     const section = document.createElement("section");
     const head = document.createElement("h3");
     head.textContent = title;

@@ -6,6 +6,7 @@ import { Live } from "./live.js";
 import { copyText } from "./page.js";
 import { Rows } from "./rows.js";
 import { Scope, tally } from "./scope.js";
+import { TraceView } from "./trace.js";
 import { clock, isFailure, kindWords, number, offset } from "./words.js";
 
 const SPEEDS = [1, 4, 16, Infinity];
@@ -24,7 +25,7 @@ const opened = new Set(main.dataset.open.split(",").filter(Boolean));  // groups
 const look = {
   at: Number(main.dataset.at), step: -1, attempt: Number(main.dataset.attempt) || null, pane: main.dataset.pane,
   mark: main.dataset.mark === "" ? null : Number(main.dataset.mark), view: main.dataset.view,
-  follow: main.dataset.follow === "1", speed: 1, playing: false, filter: "",
+  follow: main.dataset.follow === "1", speed: 1, playing: false, filter: "", line: main.dataset.line,
 };
 
 start();
@@ -37,6 +38,7 @@ async function start() {
   timeline.append(columns);
   look.step = timeline.number.get(main.dataset.step) ?? -1;
   look.at = Math.min(look.at, timeline.seq);
+  adoptTrace();
   if (look.follow) look.at = timeline.seq;
   const query = new URLSearchParams(location.search);
   look.filter = query.get("filter") ?? "";
@@ -65,7 +67,7 @@ async function start() {
   setView(look.view);
   reveal(true);
   repaint();
-  if (!timeline.over) {
+  if (timeline.grows) {
     live = new Live(base, timeline, {
       onNews: news, onEnd: ended, onResync: () => location.reload(), onState: showStream,
     });
@@ -81,6 +83,7 @@ function go(change, isDeliberate = false) {
   if ("at" in change) change.at = Math.max(0, Math.min(change.at, timeline.seq));
   const before = { ...look };
   Object.assign(look, change);
+  if (look.step !== before.step || look.attempt !== before.attempt) look.line = "";
   if (look.playing && "at" in change && !change.played) stop();
   if (look.follow) { look.at = timeline.seq; fresh = 0; }
   if (look.at === timeline.seq) fresh = 0;
@@ -103,6 +106,7 @@ function query() {
   if (look.mark !== null) facts.set("mark", look.mark);
   if (look.view !== "timeline") facts.set("view", look.view);
   if (opened.size) facts.set("open", [...opened].join(","));
+  if (look.line && look.pane === "code" && look.step >= 0) facts.set("line", look.line);
   return facts;
 }
 
@@ -130,6 +134,7 @@ addEventListener("popstate", () => {
   look.attempt = facts.has("attempt") ? Number(facts.get("attempt")) : null;
   look.pane = facts.get("pane") ?? "summary";
   look.mark = facts.has("mark") ? Number(facts.get("mark")) : null;
+  look.line = facts.get("line") ?? "";
   opened.clear();
   for (const name of (facts.get("open") ?? "").split(",").filter(Boolean)) opened.add(name);
   setView(facts.get("view") ?? "timeline");
@@ -287,8 +292,34 @@ document.addEventListener("htmx:beforeSwap", (event) => {
 });
 
 document.addEventListener("htmx:afterSettle", (event) => {
-  if (event.target?.id === "inspector") main.dataset.pane = look.pane;
+  if (event.target?.id !== "inspector") return;
+  main.dataset.pane = look.pane;
+  adoptTrace();
 });
+
+// -- the line trace of the Code pane
+
+let traced = null;
+
+function adoptTrace() {
+  const root = $("pane")?.querySelector("[data-trace]");
+  if (traced?.root === root && root) return traced.mark();
+  traced = root ? new TraceView(root, showLine) : null;
+}
+
+// The pane shows it already: the address follows, and nothing is asked for again.
+function showLine(place, isDeliberate) {
+  look.line = place;
+  wantedPane = paneUrl();
+  if (isDeliberate) writeUrl(true);
+  else { clearTimeout(urlTimer); urlTimer = setTimeout(() => writeUrl(false), 220); }
+}
+
+// A step in the trace; the first one opens it.
+function stepLine(way) {
+  if (traced) return traced.move(way);
+  if ($("pane").querySelector("a[data-place='here']")) go({ line: "here" }, true);
+}
 
 // -- the graph
 
@@ -478,12 +509,18 @@ const ACTIONS = {
   slower: () => setSpeed(-1),
   faster: () => setSpeed(1),
   speed: () => setSpeed(look.speed === SPEEDS.length - 1 ? -SPEEDS.length : 1),
-  follow: () => { if (!timeline.over) go({ follow: !look.follow }, true); },
+  follow: () => { if (timeline.grows) go({ follow: !look.follow }, true); },
   pin: () => go({ follow: false }, true),
-  new: () => go({ at: timeline.seq, follow: !timeline.over }, true),
+  new: () => go({ at: timeline.seq, follow: timeline.grows }, true),
   mark: () => go({ mark: look.mark === look.at ? null : look.at }, true),
   compare: () => { if (look.mark !== null) go({ pane: "diff", step: -1 }, true); },
   filter: () => document.querySelector("[data-filter] input").focus(),
+  lineBack: () => stepLine("back"),
+  lineNext: () => stepLine("step"),
+  overBack: () => stepLine("previous"),
+  overNext: () => stepLine("next"),
+  outBack: () => stepLine("rout"),
+  outNext: () => stepLine("out"),
   copy: () => copyText(location.origin + address().replace("at=live", `at=${look.at}`), document.querySelector("[data-copy-here]")),
   help: () => { const help = $("help"); if (help.open) help.close(); else help.showModal(); },
   escape: () => {
@@ -558,6 +595,7 @@ function clicked(event) {
   }
   if (dataset.attempt !== undefined) change.attempt = Number(dataset.attempt);
   if (dataset.pane !== undefined) change.pane = dataset.pane;
+  if (dataset.place !== undefined) change.line = dataset.place;
   if (!Object.keys(change).length) return;
   event.preventDefault();
   go(change, true);
@@ -608,7 +646,7 @@ async function refreshHead() {
   if (button) button.hidden = false;
 }
 
-setInterval(() => { if (timeline && !timeline.over && !document.hidden) refreshHead(); }, 5000);
+setInterval(() => { if (timeline?.grows && !document.hidden) refreshHead(); }, 5000);
 
 function showStream(state) {
   if (state === streamState) return;

@@ -258,6 +258,11 @@ class Reader:
         """What runs with this fingerprint are pinned to. Raises HistoryError if it is not in the database."""
         return await self.session.run(lambda conn: self.definitions.get(conn, fingerprint))
 
+    async def latest_definition(self, workflow: str) -> tuple[str, Definition] | None:
+        """The version of a workflow that was registered last, and its fingerprint; None if there is none."""
+        rows = await self.session.execute("latest_fingerprint", {"workflow": workflow})
+        return (rows[0][0], await self.definition(rows[0][0])) if rows else None
+
     async def heads(self, ids: Iterable[UUID]) -> dict[UUID, tuple[int, RunStatus]]:
         """How far each of the runs has come: last seq and status. By primary key; made to be asked often."""
         rows = await self.session.execute("list_heads", {"run_ids": list(ids)})

@@ -42,12 +42,12 @@ def chromium() -> str:
 
 
 @contextlib.contextmanager
-def serving(dsn: str, **address: Any) -> Iterator[Server]:
+def serving(dsn: str | None, **address: Any) -> Iterator[Server]:
     """A debugger in a thread, for the length of the block."""
-    may_act = address.pop("may_act", True)
+    more = {name: address.pop(name) for name in ("may_act", "files", "code") if name in address}
     place = Address(**{"port": 0, **address})
     listening = open_socket(place)
-    server = Server(place, dsn, listening, may_act=may_act)
+    server = Server(place, dsn, listening, **more)
     ready = threading.Event()
     server.on_ready = ready.set
     loop = asyncio.new_event_loop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -120,6 +121,23 @@ def ui(
         str | None, typer.Argument(metavar="[RUN]", help="Open at this run: a part of its id, or `last`.")
     ] = None,
     *,
+    file: Annotated[
+        list[Path] | None,
+        typer.Option("--file", metavar="FILE", help="Open a bundle, without a database; may be repeated."),
+    ] = None,
+    trace: Annotated[
+        list[Path] | None,
+        typer.Option("--trace", metavar="FILE", help="Open a line trace (.ktrace); may be repeated."),
+    ] = None,
+    app: Annotated[
+        str | None,
+        typer.Option(
+            "--app",
+            metavar="MODULE:APP",
+            help="Hold recorded code against this app. It is imported in a guarded child process.",
+            show_default=False,
+        ),
+    ] = None,
     host: Annotated[
         str, typer.Option(metavar="ADDRESS", help="Address to listen on; others than loopback need KAIROS_UI_TOKEN.")
     ] = "127.0.0.1",
@@ -137,11 +155,17 @@ def ui(
     read_only: Annotated[bool, typer.Option("--read-only", help="Offer nothing that changes something.")] = False,
     database_url: o.Url = None,
 ) -> int:
-    """The time-travel debugger in the browser."""
+    """The time-travel debugger in the browser.
+
+    With --file or --trace no database is opened, unless a RUN or --database-url is given as well. Bundles come from
+    `kairos export`, traces from `kairos replay RUN --trace STEP --trace-out FILE`.
+    """
     from kairos.cli.debugger import serve_ui
 
     return serve_ui(
         run,
+        files=(*(file or ()), *(trace or ())),
+        app=app,
         host=host,
         port=port,
         allow_hosts=tuple(allow_host or ()),
