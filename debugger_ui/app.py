@@ -27,6 +27,7 @@ from debugger_ui.pages import (
     run,
     runs,
     traces,
+    workflows,
 )
 from debugger_ui.reads import Reads
 from debugger_ui.ui import Ui
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 ROUTES = (
     Route("/", dashboard.dashboard),
     Route("/runs", runs.listing),
+    Route("/runs/news", runs.news),
     Route("/runs/{run}", run.page),
     Route("/runs/{run}/head", run.head),
     Route("/runs/{run}/index.json", run.index),
@@ -59,6 +61,11 @@ ROUTES = (
     Route("/readyz", health.readyz),
     Route("/machine.json", run.machine_json),
     Route("/static/{version}/{name:path}", assets.asset),
+    Route("/workflows", workflows.listing),
+    Route("/workflows/{name}", workflows.page),
+    Route("/api/v1/dashboard", dashboard.api),
+    Route("/api/v1/workflows", workflows.api_list),
+    Route("/api/v1/workflows/{name}", workflows.api),
     *api.ROUTES,
     *files_api.ROUTES,
 )

@@ -106,3 +106,8 @@ class BundleReads(Reads):
     async def reader(self) -> AsyncIterator[Reader]:
         """The reader of the bundle; any number at a time."""
         yield self._reader
+
+    @asynccontextmanager
+    async def aside(self) -> AsyncIterator[Reader]:
+        """The same one."""
+        yield self._reader

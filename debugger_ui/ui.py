@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from debugger_ui import words
+from debugger_ui.board import Board
 from debugger_ui.bundles import BundleReads
 from debugger_ui.guards import Access
 from debugger_ui.histories import Histories
@@ -55,7 +56,7 @@ class Ui:
     def __post_init__(self) -> None:
         self.histories = Histories(self.reads)
         self.watcher = Watcher(self.reads)
-        self.kept: dict[str, tuple[float, dict[str, Any]]] = {}
+        self.board = Board(self.reads)
         self._client: AsyncClient | None = None
         self._opening = asyncio.Lock()
 
@@ -143,6 +144,7 @@ class Ui:
         self.files.close_all()
         if self.app is not None:
             await self.app.close()
+        await self.board.close()
         if self._client is not None:
             await self._client.close()
         await self.reads.close()

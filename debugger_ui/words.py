@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from kairos.domain.duration import format_duration
 
@@ -28,6 +28,25 @@ STEP_MEANS: Final[Mapping[str, str]] = {
     "SKIPPED": "left out on purpose",
     "CANCELLED": "its run was cancelled",
 }
+EXAMPLE: Final = """\
+cat > hello.py <<'END'
+import kairos
+
+app = kairos.App("hello")
+greet = app.workflow("greet", input=dict)
+
+@greet.step
+def look_up(input: dict) -> str:
+    return input["name"].title()
+
+@greet.step
+def say(look_up: str) -> str:
+    return f"Hello, {look_up}!"
+END
+kairos run greet --app hello:app --input '{"name": "ada"}'
+kairos worker --app hello:app
+"""
+"""What can be pasted into a terminal where there are no runs yet."""
 
 
 def micros(at: datetime) -> int:
@@ -107,6 +126,18 @@ def size(count: int) -> str:
 def plural(count: int, noun: str) -> str:
     """`1 run`, `2 runs`, `1,204 events`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def share(part: float) -> str:
+    """`97.5%`; never 100% or 0% of what is not all or nothing."""
+    if part in (0.0, 1.0):
+        return f"{part:.0%}"
+    return f"{min(max(part * 100, 0.1), 99.9):.1f}%"
+
+
+def by_value(counts: Mapping[Any, int]) -> dict[str, int]:
+    """Counts by the names of statuses."""
+    return {status.value: count for status, count in counts.items()}
 
 
 def short_id(run_id: object) -> str:

@@ -51,11 +51,18 @@ class Drawing:
     is_sideways: bool
 
 
-def draw(sizes: Sequence[tuple[float, float]], edges: Sequence[Edge], *, sideways: bool | None = None) -> Drawing:
+def draw(
+    sizes: Sequence[tuple[float, float]],
+    edges: Sequence[Edge],
+    *,
+    sideways: bool | None = None,
+    layer_gap: float = LAYER_GAP,
+) -> Drawing:
     """Draw a DAG of boxes of these (width, height).
 
     Args:
         sideways: from left to right instead of from top to bottom; None means whatever fits a screen better.
+        layer_gap: between one layer and the next.
     """
     layers = arrange(len(sizes), edges)
     if sideways is None:
@@ -72,7 +79,7 @@ def draw(sizes: Sequence[tuple[float, float]], edges: Sequence[Edge], *, sideway
         thickness = max((along[n] for n in row if n < layers.real), default=0.0)
         starts.append(at)
         thick.append(thickness)
-        at += thickness + LAYER_GAP
+        at += thickness + layer_gap
     boxes = []
     for node, (width, height) in enumerate(sizes):
         level = layers.layer[node]
@@ -87,7 +94,7 @@ def draw(sizes: Sequence[tuple[float, float]], edges: Sequence[Edge], *, sideway
         ]
         inset = [(thick[layers.layer[n]] - along[n]) / 2 for n in (a, b)]
         lines.append(Line(a, b, _path(points, inset[0], inset[1], sideways)))
-    length = at - LAYER_GAP + MARGIN
+    length = at - layer_gap + MARGIN
     breadth = max((centre[n] + across[n] / 2 for n in range(layers.real)), default=0.0) + 2 * MARGIN
     dummies = max((centre[n] for n in range(layers.real, layers.count)), default=0.0) + 2 * MARGIN
     breadth = max(breadth, dummies)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
+from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -11,8 +12,9 @@ from starlette.routing import Route
 from debugger_ui import values
 from debugger_ui.openapi import document
 from debugger_ui.pages.run import load
-from debugger_ui.pages.runs import before_of, list_page, read_filters
+from debugger_ui.pages.runs import list_page, resolve
 from debugger_ui.ui import ui_of
+from debugger_ui.wanted import read_wanted
 from kairos.domain.documents import event_json, moment, state_json
 from kairos.errors import InvalidArgument
 
@@ -28,10 +30,27 @@ async def runs(request: Request) -> Response:
     """A page of runs, newest first; the filters are those of the list of runs."""
     ui = ui_of(request)
     limit = number(request, "limit", 50, 1, MAX_PAGE)
-    infos, following = await list_page(
-        ui.reads, read_filters(request.query_params), before_of(request.query_params), limit
-    )
-    return JSONResponse({"runs": [i.to_json() for i in infos], "next": None if following is None else str(following)})
+    query = dict(request.query_params)
+    if text := query.pop("q", "").strip():
+        meant = await resolve(ui, text, query)
+        if not isinstance(meant, str):
+            return JSONResponse({"runs": [info.to_json() for info in meant], "next": None, "previous": None})
+        path, _, rest = meant.partition("?")
+        if path != "/runs":
+            async with ui.reads.reader() as reader:
+                info = await reader.run(await reader.find(path.rpartition("/")[2]))
+            return JSONResponse({"runs": [info.to_json()], "next": None, "previous": None})
+        query |= dict(parse_qsl(rest))
+    listed = await list_page(ui.reads, read_wanted(query), limit)
+    facts: dict[str, Any] = {
+        "runs": [info.to_json() for info in listed.infos],
+        "next": None if listed.older is None else str(listed.older),
+        "previous": None if listed.newer is None else str(listed.newer),
+    }
+    if (search := listed.search) is not None:
+        back_to = None if search.back_to is None else moment(search.back_to)
+        facts["searched"] = {"runs": search.looked, "back_to": back_to, "skipped": search.skipped}
+    return JSONResponse(facts)
 
 
 async def run(request: Request) -> Response:

@@ -23,6 +23,7 @@ from kairos.errors import (
     MigrationError,
     RunNotFound,
     TraceError,
+    WorkflowNotFound,
 )
 
 log = logging.getLogger("kairos.ui")
@@ -68,6 +69,8 @@ def _of(exc: Exception) -> Problem:
             return Problem(410 if is_gone else 404, title, exc.message, exc.hint)
         case AmbiguousRun():
             return Problem(404, "Several runs match", exc.message, exc.hint)
+        case WorkflowNotFound():
+            return Problem(404, "No such workflow", exc.message, exc.hint)
         case InvalidArgument():
             return Problem(400, "This address means nothing here", exc.message, exc.hint)
         case NotOpen():

@@ -1,156 +1,165 @@
-"""The list of runs: filters in the address, newest first, page by page."""
+"""The list of runs: filters in the address, newest first, page by page in both directions, news in place."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any, Final
-from urllib.parse import urlencode
 from uuid import UUID
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from debugger_ui import words
-from debugger_ui.reads import Reads
-from debugger_ui.ui import ui_of
-from kairos.domain.duration import parse_duration
-from kairos.domain.states import RunStatus, read_run_status
+from debugger_ui.reads import Reads, is_too_slow
+from debugger_ui.ui import Ui, ui_of
+from debugger_ui.wanted import NAMES, Wanted, address, read_wanted
+from kairos.domain.matching import read_input_query
+from kairos.domain.states import RunStatus
 from kairos.errors import AmbiguousRun, InvalidArgument, KairosError, RunNotFound
+from kairos.store.lists import RunFilter
 from kairos.store.reader import RunInfo
+from kairos.store.searching import Found, search_inputs
 
 PAGE: Final = 50
-FILTERS: Final = ("q", "status", "workflow", "key", "label", "since", "until")
+MOST_NEWS: Final = 100
+MAX_SHOWN: Final = 200
+"""Rows about which one page may ask for news."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What the address filters by."""
+class Listed:
+    """One page, newest first.
 
-    given: Mapping[str, str]
-    statuses: tuple[RunStatus, ...] = ()
-    workflow: str | None = None
-    key: str | None = None
-    labels: Mapping[str, str] | None = None
-    since: datetime | None = None
-    until: datetime | None = None
+    Attributes:
+        older, newer: the id that the next page in that direction begins at; None if there is none.
+        search: how far the inputs were searched, if they were.
+    """
 
-    @property
-    def is_narrow(self) -> bool:
-        """Whether anything is filtered."""
-        return bool(self.given)
-
-    def query(self, **changes: str | None) -> str:
-        """The address with something changed; None takes it away."""
-        facts = {name: value for name, value in {**self.given, **changes}.items() if value}
-        return "/runs" + (f"?{urlencode(facts)}" if facts else "")
-
-    def toggled(self, status: RunStatus) -> str:
-        """The address with one status more, or less."""
-        kept = [s for s in self.statuses if s is not status]
-        chosen = kept if len(kept) < len(self.statuses) else [*kept, status]
-        return self.query(status=",".join(s.value.lower() for s in chosen))
+    infos: Sequence[RunInfo] = ()
+    older: UUID | None = None
+    newer: UUID | None = None
+    search: Found | None = None
 
 
-def read_filters(query: Mapping[str, str]) -> Wanted:
-    """The filters of an address. Raises InvalidArgument."""
-    given = {name: query[name].strip() for name in FILTERS if query.get(name, "").strip()}
-    statuses = tuple(read_run_status(part.strip()) for part in given.get("status", "").split(",") if part.strip())
-    name, sep, value = given.get("label", "").partition("=")
-    if given.get("label") and not (sep and name and value):
-        raise InvalidArgument(f"label={given['label'][:60]!r} is not NAME=VALUE")
-    return Wanted(
-        given,
-        tuple(dict.fromkeys(statuses)),
-        given.get("workflow"),
-        given.get("key"),
-        {name: value} if sep else None,
-        _moment(given, "since"),
-        _moment(given, "until"),
-    )
-
-
-async def list_page(reads: Reads, wanted: Wanted, before: UUID | None, limit: int) -> tuple[list[RunInfo], UUID | None]:
-    """One page, and the id that the next one begins after."""
-    async with reads.reader() as reader:
-        infos = await reader.list_runs(
-            workflow=wanted.workflow,
-            statuses=[status.value for status in wanted.statuses] or None,
-            key=wanted.key,
-            labels=wanted.labels,
-            since=wanted.since,
-            until=wanted.until,
-            before=before,
-            limit=limit + 1,
-        )
-    return infos[:limit], infos[limit - 1].id if len(infos) > limit else None
+async def list_page(reads: Reads, wanted: Wanted, limit: int) -> Listed:
+    """The page that is wanted. Raises DatabaseUnavailable; `is_too_slow` says if it just took too long."""
+    if wanted.input is not None:
+        async with reads.aside() as reader:
+            found = await search_inputs(reader, wanted.input, wanted.filter, before=wanted.before, limit=limit)
+        newer = found.runs[0].id if found.runs and wanted.before else None
+        return Listed(found.runs, found.following, newer, found)
+    # What is not filtered is found by the primary key alone.
+    async with reads.aside() if wanted.is_narrow else reads.reader() as reader:
+        infos = await reader.select_runs(wanted.filter, before=wanted.before, after=wanted.after, limit=limit + 1)
+        has_more = len(infos) > limit
+        if wanted.after is not None and not has_more:
+            # The top is reached: the first page, whole.
+            infos = await reader.select_runs(wanted.filter, limit=limit + 1)
+            return Listed(infos[:limit], infos[limit - 1].id if len(infos) > limit else None)
+    if wanted.after is not None:
+        kept = infos[-limit:]
+        return Listed(kept, kept[-1].id, kept[0].id)
+    kept = infos[:limit]
+    newer = kept[0].id if kept and wanted.before is not None else None
+    return Listed(kept, kept[-1].id if has_more else None, newer)
 
 
 async def listing(request: Request) -> Response:
-    """The page; a fragment of it when a script asks for news."""
+    """The page."""
     ui = ui_of(request)
     problem: KairosError | None = None
-    infos: list[RunInfo] = []
-    following: UUID | None = None
-    wanted = Wanted({})
+    listed, wanted, status = Listed(), Wanted(), 200
     try:
-        wanted = read_filters(request.query_params)
-        if "q" in wanted.given:
-            found = await _search(request, wanted.given["q"])
-            if found is not None:
-                return found
-            wanted = read_filters({**wanted.given, "q": "", "key": wanted.given["q"]})
-        infos, following = await list_page(ui.reads, wanted, before_of(request.query_params), PAGE)
+        text = request.query_params.get("q", "").strip()
+        if text:
+            meant = await resolve(ui, text, request.query_params)
+            if isinstance(meant, str):
+                return RedirectResponse(meant, 303)
+            listed = Listed(meant)
+        else:
+            wanted = read_wanted(request.query_params)
+            listed = await list_page(ui.reads, wanted, PAGE)
     except InvalidArgument as exc:
-        problem = exc
+        problem, status = exc, 400
+    except KairosError as exc:
+        if not is_too_slow(exc):
+            raise
+        problem, status = _slow(exc), 503
     facts: dict[str, Any] = {
         "wanted": wanted,
-        "infos": infos,
-        "following": following,
+        "listed": listed,
         "problem": problem,
+        "text": text,
         "statuses": list(RunStatus),
-        "is_first": not request.query_params.get("before"),
+        "given": _as_written(request.query_params) if problem else wanted.given,
     }
-    name = "runs_rows.html" if request.headers.get("hx-request") else "runs.html"
-    return ui.page(request, name, status=400 if problem else 200, **facts)
+    return ui.page(request, "runs.html", status=status, **facts)
 
 
-async def _search(request: Request, text: str) -> Response | None:
-    """To the run that a part of an id means, if it means one; None: the text may be a key."""
+async def news(request: Request) -> Response:
+    """What became of the runs that a page shows (`ids`: id:seq, by commas), and how many are newer than `top`.
+
+    Only rows that have changed come back.
+    """
+    ui = ui_of(request)
+    wanted = read_wanted(request.query_params)
+    shown = _shown(request.query_params.get("ids", ""))
+    top = request.query_params.get("top")
+    newer = 0
+    async with ui.reads.reader() as reader:
+        heads = await reader.heads(shown)
+        moved = [run_id for run_id, (seq, _) in heads.items() if seq != shown[run_id]]
+        infos = await reader.runs(moved) if moved else {}
+        if top and wanted.input is None:
+            newer = len(await reader.select_runs(wanted.filter, after=_uuid(top), limit=MOST_NEWS + 1))
+    gone = [run_id for run_id in shown if run_id not in heads]
+    facts: dict[str, Any] = {"infos": [infos[run_id] for run_id in shown if run_id in infos], "gone": gone}
+    return ui.page(request, "runs_news.html", newer=min(newer, MOST_NEWS), has_more=newer > MOST_NEWS, **facts)
+
+
+async def resolve(ui: Ui, text: str, query: Mapping[str, str]) -> str | list[RunInfo]:
+    """What a search means: the address of the run or list, or the runs whose ids it fits."""
+    given = {name: query[name] for name in NAMES if query.get(name)}
+    if "=" not in text:
+        try:
+            return f"/runs/{await ui.histories.find(text)}"
+        except AmbiguousRun as exc:
+            async with ui.reads.reader() as reader:
+                infos = await reader.runs(exc.facts["ids"])
+            return [infos[run_id] for run_id in sorted(infos, reverse=True)]
+        except RunNotFound as exc:
+            if "removed_at" in exc.facts:
+                return f"/runs/{text}"
+        async with ui.reads.aside() as reader:
+            if "\0" not in text and await reader.select_runs(RunFilter(key=text), limit=1):
+                return address("/runs", given, key=text)
+    read_input_query(text)
+    return address("/runs", given, input=text)
+
+
+def _slow(error: KairosError) -> KairosError:
+    return InvalidArgument(
+        "The database gave up: looking through all runs for this takes too long.",
+        hint="Narrow it by a workflow, or by since=2h, and ask again.",
+    )
+
+
+def _as_written(query: Mapping[str, str]) -> dict[str, str]:
+    return {name: query[name] for name in NAMES if query.get(name)}
+
+
+def _shown(text: str) -> dict[UUID, int]:
+    shown: dict[UUID, int] = {}
+    for part in text.split(",")[:MAX_SHOWN] if text else ():
+        run_id, _, seq = part.partition(":")
+        if not (seq.isascii() and seq.isdecimal() and len(seq) < 10):
+            raise InvalidArgument(f"ids: {part[:60]!r} is not ID:SEQ")
+        shown[_uuid(run_id)] = int(seq)
+    return shown
+
+
+def _uuid(text: str) -> UUID:
     try:
-        run_id = await ui_of(request).histories.find(text)
-    except (RunNotFound, AmbiguousRun):
-        return None
-    return RedirectResponse(f"/runs/{run_id}", 303)
-
-
-def before_of(query: Mapping[str, str]) -> UUID | None:
-    """The id that a page begins after. Raises InvalidArgument."""
-    text = query.get("before", "")
-    try:
-        return UUID(text) if text else None
+        return UUID(text)
     except ValueError:
-        raise InvalidArgument(f"before={text[:60]!r} is not the id of a run") from None
-
-
-def _moment(given: Mapping[str, str], name: str) -> datetime | None:
-    text = given.get(name)
-    if not text:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    except ValueError:
-        pass
-    try:
-        return words.now() - parse_duration(text, what=name)
-    except (KairosError, OverflowError):
-        raise InvalidArgument(
-            f"{name}={text[:60]!r} is not a time", hint="Write 30m, 2h, 7d, or 2026-07-17 12:00 (UTC)."
-        ) from None
-
-
-def length_of(info: RunInfo, now: datetime) -> timedelta | None:
-    """How long a run took, or has been going on."""
-    return None if info.status is RunStatus.SCHEDULED else max((info.ended_at or now) - info.created_at, timedelta())
+        raise InvalidArgument(f"{text[:60]!r} is not the id of a run") from None

@@ -6,6 +6,7 @@ import asyncio
 import shlex
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from rich.console import Console
 from rich.text import Text
@@ -15,65 +16,116 @@ from kairos.cli.database import reading
 from kairos.cli.filters import read_labels, read_moment, read_status
 from kairos.cli.grid import Column, print_grid
 from kairos.cli.terminal import one_line, out, print_json
+from kairos.cli.usage import UsageError
+from kairos.domain.matching import read_input_query
 from kairos.domain.states import RunStatus
+from kairos.errors import InvalidArgument
+from kairos.store.lists import RunFilter
 from kairos.store.reader import Reader, RunInfo
+from kairos.store.searching import Found, search_inputs
 
 
-@dataclass(frozen=True, slots=True)
-class RunFilter:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
     """What was typed."""
 
-    workflow: str | None
-    statuses: tuple[str, ...]
-    key: str | None
-    labels: tuple[str, ...]
-    since: str | None
-    until: str | None
-    before: str | None
-    limit: int
+    workflow: str | None = None
+    statuses: tuple[str, ...] = ()
+    key: str | None = None
+    labels: tuple[str, ...] = ()
+    queue: str | None = None
+    version: str | None = None
+    step: str | None = None
+    error: str | None = None
+    group: str | None = None
+    unrepaired: bool = False
+    input: str | None = None
+    since: str | None = None
+    until: str | None = None
+    before: str | None = None
+    limit: int = 20
 
-    def next_page(self, last: RunInfo) -> str:
+    def next_page(self, last: UUID) -> str:
         """The command that shows what comes after `last`."""
         parts = ["kairos", "runs"]
-        for option, value in (("--workflow", self.workflow), ("--key", self.key), ("--since", self.since)):
-            parts += [option, value] if value else []
-        parts += ["--until", self.until] if self.until else []
+        for name in ("workflow", "key", "queue", "version", "step", "error", "group", "input", "since", "until"):
+            value = getattr(self, name)
+            parts += [f"--{name}", value] if value else []
+        parts += ["--unrepaired"] if self.unrepaired else []
         for option, values in (("--status", self.statuses), ("--label", self.labels)):
             for value in values:
                 parts += [option, value]
         parts += ["--limit", str(self.limit)] if self.limit != 20 else []
-        return shlex.join([*parts, "--before", str(last.id)])
+        return shlex.join([*parts, "--before", str(last)])
 
     @property
     def is_narrow(self) -> bool:
         """Whether anything was filtered."""
-        return any((self.workflow, self.statuses, self.key, self.labels, self.since, self.until, self.before))
+        texts = (self.workflow, self.key, self.queue, self.version, self.step, self.error, self.group, self.input)
+        return any((*texts, self.statuses, self.labels, self.unrepaired, self.since, self.until, self.before))
+
+    def read(self) -> RunFilter:
+        """The conditions. Raises UsageError."""
+        wanted = RunFilter(
+            tuple(read_status(text) for text in self.statuses),
+            workflow=self.workflow,
+            version=self.version,
+            queue=self.queue,
+            key=self.key,
+            labels=read_labels(self.labels) or None,
+            since=read_moment(self.since, "--since"),
+            until=read_moment(self.until, "--until"),
+            step=self.step,
+            error=self.error,
+            group=self.group,
+            unrepaired=self.unrepaired,
+        )
+        try:
+            return wanted.checked()
+        except InvalidArgument as exc:
+            raise UsageError(exc.message, hint=exc.hint) from None
 
 
-def list_runs(wanted: RunFilter, *, url: str | None, as_json: bool) -> int:
+def list_runs(request: Request, *, url: str | None, as_json: bool) -> int:
     """Print one page."""
-    statuses = [read_status(text) for text in wanted.statuses]
-    labels = read_labels(wanted.labels)
-    since, until = read_moment(wanted.since, "--since"), read_moment(wanted.until, "--until")
+    wanted = request.read()
+    try:
+        query = None if request.input is None else read_input_query(request.input)
+    except InvalidArgument as exc:
+        raise UsageError(f"--input: {exc.message}", hint=exc.hint) from None
 
     async def work() -> int:
         async with reading(url) as reader:
-            before = None if wanted.before is None else await reader.find(wanted.before)
-            infos = await reader.list_runs(
-                workflow=wanted.workflow, statuses=[s.value for s in statuses] or None, key=wanted.key,
-                labels=labels or None, since=since, until=until, before=before, limit=wanted.limit + 1,
-            )  # fmt: skip
-            page = infos[: wanted.limit]
-            following = wanted.next_page(page[-1]) if len(infos) > wanted.limit else None
+            before = None if request.before is None else await reader.find(request.before)
+            found: Found | None = None
+            if query is not None:
+                found = await search_inputs(reader, query, wanted, before=before, limit=request.limit)
+                page, last = found.runs, found.following
+            else:
+                infos = await reader.select_runs(wanted, before=before, limit=request.limit + 1)
+                page = infos[: request.limit]
+                last = page[-1].id if len(infos) > request.limit else None
+            following = None if last is None else request.next_page(last)
             if as_json:
-                print_json({"runs": [info.to_json() for info in page], "next": following})
+                looked = {} if found is None else {"searched": found.looked}
+                print_json({"runs": [info.to_json() for info in page], "next": following, **looked})
             elif page:
                 _print(out(), page, following)
             else:
-                await _print_nothing(reader, wanted)
+                await _print_nothing(reader, request)
+            if found is not None and not as_json:
+                _print_searched(out(), found, following if not page else None)
             return exits.OK
 
     return asyncio.run(work())
+
+
+def _print_searched(console: Console, found: Found, following: str | None) -> None:
+    back = f", back to {found.back_to:%Y-%m-%d %H:%M:%S} UTC" if found.following and found.back_to else ""
+    skipped = f"; {found.skipped} were too long to be looked into, or are gone" if found.skipped else ""
+    console.print(f"looked into the inputs of {found.looked:,} runs{back}{skipped}", style="dim")
+    if following is not None:
+        console.print(Text.assemble(("further back: ", "dim"), following), soft_wrap=True)
 
 
 def _print(console: Console, page: list[RunInfo], following: str | None) -> None:
@@ -121,7 +173,7 @@ def _length(info: RunInfo, now: datetime) -> str:
     return words.took(max(end - info.created_at, timedelta()))
 
 
-async def _print_nothing(reader: Reader, wanted: RunFilter) -> None:
+async def _print_nothing(reader: Reader, wanted: Request) -> None:
     console = out()
     if not wanted.is_narrow or not await reader.list_runs(limit=1):
         console.print("No runs yet. `kairos run WORKFLOW` starts one; `kairos demo` shows how it looks.")

@@ -64,17 +64,27 @@ def read_edits(given: Mapping[str, Any], outputs: Mapping[str, Any], steps: Coll
 
 def _read(path: str, value: Any, steps: Collection[str]) -> Edit:
     target, rest = _target(path, steps)
+    keys = read_keys(rest, path)
+    return Edit(path, None if target == INPUT else target, keys, value)
+
+
+def read_keys(rest: str, path: str | None = None) -> tuple[Key, ...]:
+    """The way into a value, written `.items[2].price`; `path` is what the message shows instead.
+
+    Raises:
+        InvalidArgument: it cannot be read.
+    """
     keys: list[Key] = []
     at = 0
     while at < len(rest):
         part = _PART.match(rest, at)
         if part is None:
-            raise InvalidArgument(f"the path {path!r} cannot be read from {rest[at:]!r} on", hint=_HOW)
+            raise InvalidArgument(f"the path {path or rest!r} cannot be read from {rest[at:]!r} on", hint=_HOW)
         quoted = part["quoted"]
         index = part["index"]
         keys.append(int(index) if index else canonical.decode(quoted.encode()) if quoted else part["name"])
         at = part.end()
-    return Edit(path, None if target == INPUT else target, tuple(keys), value)
+    return tuple(keys)
 
 
 def _target(path: str, steps: Collection[str]) -> tuple[str, str]:

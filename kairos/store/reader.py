@@ -10,7 +10,7 @@ from uuid import UUID
 
 from kairos.domain import canonical
 from kairos.domain.error_info import ErrorInfo
-from kairos.domain.events import Recorded, StepFailed, output_in
+from kairos.domain.events import Recorded, RunScheduled, StepFailed, output_in
 from kairos.domain.fingerprint import Definition
 from kairos.domain.ids import first_id
 from kairos.domain.payload import Payload
@@ -21,8 +21,7 @@ from kairos.store import arrays
 from kairos.store.codec import Row, decode
 from kairos.store.connect import Session
 from kairos.store.history import NO_LIMIT, Definitions, fetch_payloads, load_rows, load_run
-
-_BAD = frozenset({"FAILED", "CANCELLED", "EXPIRED"})
+from kairos.store.lists import RunFilter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +79,8 @@ class FailureGroup:
 
     Attributes:
         error: that of the latest of them; `latest` is its run, `at` when it ended.
+        group: the error's fingerprint, by which a list can be filtered; `first_at`: when the first of them ended.
+        last_good: the newest run of the workflow before the latest that is DONE; None if none of the last ones is.
     """
 
     workflow: str
@@ -89,6 +90,24 @@ class FailureGroup:
     at: datetime
     latest: UUID
     error: str
+    group: str
+    first_at: datetime
+    last_good: UUID | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON; times in ISO 8601, UTC."""
+        return {
+            "workflow": self.workflow,
+            "status": self.status,
+            "step": self.step,
+            "count": self.count,
+            "group": self.group,
+            "error": self.error,
+            "first_at": self.first_at.isoformat(),
+            "last_at": self.at.isoformat(),
+            "latest": str(self.latest),
+            "last_good": None if self.last_good is None else str(self.last_good),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,18 +216,34 @@ class Reader:
         limit: int = 50,
     ) -> list[RunInfo]:
         """Newest first. The next page: `before` = the last id of this one."""
-        params = {
-            "workflow": workflow,
-            "statuses": list(statuses) if statuses else None,
-            "key": key,
-            "labels": canonical.encode_trusted(dict(labels)).decode() if labels else None,
-            "since": since,
-            "until": until,
-            "before": before,
-            "take": limit,
-        }
-        name = "list_ended_badly" if statuses and set(statuses) <= _BAD else "list_runs"
-        return [_info(row) for row in await self.session.execute(name, params)]
+        wanted = RunFilter(
+            tuple(RunStatus(status) for status in statuses or ()),
+            workflow=workflow,
+            key=key,
+            labels=labels,
+            since=since,
+            until=until,
+        )
+        return await self.select_runs(wanted, before=before, limit=limit)
+
+    async def select_runs(
+        self, wanted: RunFilter, *, before: UUID | None = None, after: UUID | None = None, limit: int = 50
+    ) -> list[RunInfo]:
+        """The newest runs that fit, older than `before`; or, with `after`, those next to it that are newer. Newest
+        first in any case.
+
+        Raises:
+            InvalidArgument: the filter contradicts itself.
+        """
+        name, params = wanted.statement(before, after, limit)
+        infos = [_info(row) for row in await self.session.execute(name, params)]
+        return infos[::-1] if after is not None else infos
+
+    async def inputs(self, ids: Sequence[UUID]) -> dict[UUID, Payload]:
+        """What each of these runs was given, by primary key; values that are blobs are not read."""
+        rows = await self.session.execute("get_events_at", {"run_ids": list(ids), "seqs": [1] * len(ids)})
+        events = ((row[0], decode(Row(*row[1:])).event) for row in rows)
+        return {run_id: event.input for run_id, event in events if isinstance(event, RunScheduled)}
 
     async def find(self, name: str) -> UUID:
         """The run that `name` means: a whole id, a unique prefix or suffix of one, or `last`.
@@ -273,9 +308,14 @@ class Reader:
         rows = await self.session.execute("count_recent_statuses", {"since": first_id(since), "take": most})
         return {RunStatus(row[0]): row[1] for row in rows}
 
-    async def failure_groups(self, since: datetime, most: int = 20, among: int = 5_000) -> list[FailureGroup]:
-        """What went wrong most often among the newest `among` runs that ended badly since then."""
-        params = {"since": first_id(since), "among": among, "take": most}
+    async def failure_groups(
+        self, since: datetime, most: int = 20, among: int = 5_000, back: int = 2_000
+    ) -> list[FailureGroup]:
+        """What went wrong most often among the newest `among` runs that ended badly since then.
+
+        The last good run is looked for among the `back` runs of the workflow before the newest one that failed.
+        """
+        params = {"since": first_id(since), "among": among, "take": most, "back": back}
         return [FailureGroup(*row) for row in await self.session.execute("group_failures", params)]
 
     async def rows(self, run_id: UUID, after: int = 0, upto: int = NO_LIMIT) -> list[Row]:

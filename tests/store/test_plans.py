@@ -45,6 +45,7 @@ KEYS: Mapping[str, tuple[str, ...]] = {
     "failure": ("run_id",),
     "blob": ("sha256",),
     "imported_run": ("run_id",),
+    "fork": ("run_id", "parent_id"),
 }
 """What an index must be entered by. A task is found by its run, by its queue (the shard of those who wait), by who
 holds it, or because its time is up. The index of what is held is as large as the slots of all workers: it may be
@@ -162,6 +163,7 @@ def value(parameter: str, kind: str, crowd: Crowd) -> str:
         "boolean": "true",
         "timestamptz": "now()",
         "bytea": "sha256('1')",
+        "jsonb": "'{}'",
         "text": {"queue": "'q1'", "fingerprint": "'f'"}.get(parameter, "''"),
     }
     if not kind.endswith("[]"):
@@ -205,6 +207,21 @@ def test_a_hot_statement_reaches_its_rows_by_run_or_by_queue(crowd: Crowd, name:
 def test_it_is_the_same_with_two_hundred_thousand_old_runs(multitude: Crowd, name: str) -> None:
     with psycopg.connect(multitude.dsn, autocommit=True) as conn:
         assert complaints(plan(conn, multitude, name, statements()[name])) == []
+
+
+PAGES = {
+    name: text
+    for file in ("aggregates.sql", "lists.sql")
+    for name, text in parse(resources.files("kairos.store").joinpath("sql", file).read_text("utf-8"), file).items()
+}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_what_pages_count_and_list_never_reads_the_whole_log(crowd: Crowd, name: str) -> None:
+    with psycopg.connect(crowd.dsn, autocommit=True) as conn:
+        conn.execute("set enable_seqscan = off")
+        found = complaints(plan(conn, crowd, name, PAGES[name]))
+        assert not [complaint for complaint in found if "event" in complaint]
 
 
 def test_events_of_one_run_are_looked_for_in_one_partition(crowd: Crowd) -> None:

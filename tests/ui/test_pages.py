@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from debugger_ui.words import EXAMPLE
 from tests.ui.shop import HOSTILE
 from tests.ui.support import Told, get, post, serving
 
@@ -34,7 +35,15 @@ class Tags(HTMLParser):
 def every_page(told: Told) -> list[str]:
     runs = told.runs.values()
     steps = {"harm": "harm", "values": "harm", "failed": "charge", "done": "charge", "fan": "send_7", "fork": "charge"}
-    paths = ["/", "/?span=1h", "/runs", "/runs?status=failed", "/runs?status=done,failed&workflow=x", "/login"]
+    paths = ["/", "/?span=1h", "/?span=7d", "/runs", "/runs?status=failed", "/runs?unrepaired=yes", "/workflows"]
+    paths += [
+        "/runs?input=alert",
+        "/runs?error=script",
+        "/runs?group=a%7C%3Cimg%3E&version=%3Cb%3E",
+        "/runs?key=%3Cimg%3E",
+    ]
+    paths += [f"/workflows/{name}" for name in ("harm", "fulfil-order?step=charge", "newsletter?version=%3Cimg%3E")]
+    paths += ["/runs?status=done,failed&workflow=x", "/login"]
     paths += [f"/runs/{run}{query}" for run in runs for query in ("", "?at=0", "?at=1", "?view=graph", "?pane=event")]
     for name, step in steps.items():
         run = told.runs[name]
@@ -134,6 +143,16 @@ def test_a_part_of_an_id_leads_to_the_run(site: str, told: Told) -> None:
         ("/runs?label=x", 400, "NAME=VALUE"),
         ("/runs?since=yesterdayish", 400, "is not a time"),
         ("/runs?before=1", 400, "is not the id of a run"),
+        ("/runs?after=1", 400, "is not the id of a run"),
+        ("/runs?status=done&unrepaired=yes", 400, "no run that is done has an error or needs a repair"),
+        ("/runs?workflow=%00", 400, "NUL character"),
+        ("/runs?input=" + 500 * "x", 400, "1 to 400 characters"),
+        ("/runs?until=99999999d", 400, "is not a time"),
+        ("/runs/news?ids=x", 400, "is not ID:SEQ"),
+        ("/runs/news?top=x", 400, "is not the id of a run"),
+        ("/workflows/ghost", 404, "no workflow 'ghost' has been registered here"),
+        ("/api/v1/workflows/fulfil-ordre", 404, "Did you mean 'fulfil-order'?"),
+        ("/api/v1/dashboard?span=1y", 400, "must be one of 1h, 24h, 7d"),
         ("/runs/{done}/value?seq=1&part=__class__", 400, "has no __class__"),
         ("/runs/{done}/value?seq=1&part=input&path=/nothing", 400, "there is nothing at"),
         ("/runs/{done}/value?seq=999&part=input", 400, "no event 999"),
@@ -206,12 +225,18 @@ def test_the_dashboard_counts_and_groups(site: str, told: Told) -> None:
     assert "fulfil-order · charge" in text
     assert "ConnectionError: card declined" in text
     assert "no worker serves version" in text
+    assert re.search(r"at most \d+ runs in an hour", text)
+    links = {a.get("href") for tag, a in Tags(get(f"{site}/").text).tags if tag == "a"}
+    assert f"/runs/{told.runs['failed']}" in links
+    assert f"/runs/{told.runs['done']}" in links, "the last good run before the failure"
 
 
 def test_an_empty_database_says_what_to_do(database: Any) -> None:
     with serving(database.dsn) as server:
-        for path in ("/", "/runs"):
-            assert "kairos run WORKFLOW" in get(server.url + path).text
+        for path in ("/", "/runs", "/workflows"):
+            text = Tags(get(server.url + path).text).text
+            assert "No runs yet." in text
+            assert EXAMPLE in text
         assert get(f"{server.url}/runs/last").status_code == 404
 
 
@@ -252,7 +277,10 @@ def test_the_api_is_described(site: str, told: Told) -> None:
         if "{trace}" in path or "{step}" in path:
             continue  # of a file: tests/ui/test_files.py
         query = "?seq=1&part=input" if path.endswith("value") else ""
-        assert get(site + path.replace("{run}", told.runs["done"]) + query).status_code == 200, path
+        assert (
+            get(site + path.replace("{run}", told.runs["done"]).replace("{name}", "fulfil-order") + query).status_code
+            == 200
+        ), path
     problem = get(f"{site}/api/v1/runs/ghost")
     assert problem.headers["content-type"] == "application/problem+json"
     assert set(problem.json()) == {"status", "title", "detail", "hint"}

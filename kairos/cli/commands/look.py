@@ -21,6 +21,22 @@ def runs(
     label: Annotated[
         list[str] | None, typer.Option("--label", "-l", metavar="NAME=VALUE", help="May be repeated.")
     ] = None,
+    queue: Annotated[str | None, typer.Option(metavar="NAME", help="Only runs of this queue.")] = None,
+    version: Annotated[
+        str | None, typer.Option(metavar="ID", help="Only runs of this version: its whole fingerprint.")
+    ] = None,
+    step: Annotated[str | None, typer.Option(metavar="NAME", help="Only runs that failed at this step.")] = None,
+    error: Annotated[str | None, typer.Option(metavar="TEXT", help="Part of the error that ended the run.")] = None,
+    group: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="The error's fingerprint: 'workflow|step|type'.")
+    ] = None,
+    unrepaired: Annotated[
+        bool, typer.Option("--unrepaired", help="Failed or expired, and no fork of it is done.")
+    ] = False,
+    input: Annotated[
+        str | None,
+        typer.Option("--input", metavar="PATH=VALUE|TEXT", help="Given this: reads the newest 5,000 runs at most."),
+    ] = None,
     since: Annotated[
         str | None, typer.Option(metavar="2h|TIME", help="Created at or after: 2h ago, or ISO 8601.")
     ] = None,
@@ -33,9 +49,13 @@ def runs(
     json: o.Json = False,
 ) -> int:
     """List runs, newest first."""
-    from kairos.cli.listing import RunFilter, list_runs
+    from kairos.cli.listing import Request, list_runs
 
-    wanted = RunFilter(workflow, tuple(status or ()), key, tuple(label or ()), since, until, before, limit)
+    wanted = Request(
+        workflow=workflow, statuses=tuple(status or ()), key=key, labels=tuple(label or ()), queue=queue,
+        version=version, step=step, error=error, group=group, unrepaired=unrepaired, input=input, since=since,
+        until=until, before=before, limit=limit,
+    )  # fmt: skip
     return list_runs(wanted, url=database_url, as_json=json)
 
 

@@ -20,38 +20,6 @@ left join lateral jsonb_each_text(
 left join kairos.event d on d.run_id = r.id and d.seq = o.seq::integer
 where r.id is null or r.status in ('DONE', 'FAILED', 'CANCELLED', 'EXPIRED')
 
--- name: list_runs
--- Newest first, by keyset: ids are UUIDv7, so their order is the order of creation.
-select r.id, r.created_at, r.workflow, r.fingerprint, r.queue, r.priority, r.key, r.labels, r.epoch, r.last_seq,
-       r.status, e.at, e.kind, e.body
-from kairos.run r join kairos.event e on e.run_id = r.id and e.seq = r.last_seq
-where (%(before)s::uuid is null or r.id < %(before)s::uuid)
-  and (%(workflow)s::text is null or r.workflow = %(workflow)s::text)
-  and (%(statuses)s::text[] is null or r.status = any(%(statuses)s::text[]))
-  and (%(key)s::text is null or r.key = %(key)s::text)
-  and (%(labels)s::jsonb is null or r.labels @> %(labels)s::jsonb)
-  and (%(since)s::timestamptz is null or r.created_at >= %(since)s::timestamptz)
-  and (%(until)s::timestamptz is null or r.created_at < %(until)s::timestamptz)
-order by r.id desc
-limit %(take)s::integer
-
--- name: list_ended_badly
--- As `list_runs` for rare statuses, by way of the small table of failures.
-select r.id, r.created_at, r.workflow, r.fingerprint, r.queue, r.priority, r.key, r.labels, r.epoch, r.last_seq,
-       r.status, e.at, e.kind, e.body
-from kairos.failure f
-join kairos.run r on r.id = f.run_id
-join kairos.event e on e.run_id = r.id and e.seq = r.last_seq
-where f.status = any(%(statuses)s::text[])
-  and (%(before)s::uuid is null or r.id < %(before)s::uuid)
-  and (%(workflow)s::text is null or r.workflow = %(workflow)s::text)
-  and (%(key)s::text is null or r.key = %(key)s::text)
-  and (%(labels)s::jsonb is null or r.labels @> %(labels)s::jsonb)
-  and (%(since)s::timestamptz is null or r.created_at >= %(since)s::timestamptz)
-  and (%(until)s::timestamptz is null or r.created_at < %(until)s::timestamptz)
-order by r.id desc
-limit %(take)s::integer
-
 -- name: get_events_at
 select e.run_id, e.seq, e.kind, e.at, e.step, e.attempt, e.token, e.hash, e.body
 from kairos.event e
@@ -122,23 +90,6 @@ select r.status, count(*) from kairos.run r group by r.status
 
 -- name: list_heads
 select r.id, r.last_seq, r.status from kairos.run r where r.id = any(%(run_ids)s::uuid[])
-
--- name: count_recent_statuses
--- By range of ids, which is a range of time, and of so many at most: a page must not count a whole history.
-select c.status, count(*)
-from (select r.status from kairos.run r where r.id >= %(since)s::uuid order by r.id desc limit %(take)s::integer) c
-group by c.status
-
--- name: group_failures
-select g.workflow, g.status, g.step, count(*), max(g.at), (array_agg(g.run_id order by g.run_id desc))[1],
-       (array_agg(g.error order by g.run_id desc))[1]
-from (
-    select f.workflow, f.status, f.step, f.error_group, f.at, f.run_id, f.error
-    from kairos.failure f
-    where f.run_id >= %(since)s::uuid and f.status in ('FAILED', 'EXPIRED') order by f.run_id desc limit %(among)s::integer
-) g
-group by g.error_group, g.workflow, g.status, g.step
-order by count(*) desc, max(g.at) desc limit %(take)s::integer
 
 -- name: server_facts
 select current_setting('server_version_num')::integer, current_setting('fsync'),
