@@ -199,3 +199,14 @@ def test_an_answer_does_not_wait_for_an_acknowledgement() -> None:
 )
 def test_the_name_in_a_host_header(host: str, name: str) -> None:
     assert host_name(host) == name
+
+
+def test_no_part_of_an_answer_waits_for_the_one_before_it() -> None:
+    listening = open_socket(Address(port=0))
+    try:
+        with socket.create_connection(listening.getsockname()):
+            accepted, _ = listening.accept()
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            accepted.close()
+    finally:
+        listening.close()
