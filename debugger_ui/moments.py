@@ -11,6 +11,8 @@ from urllib.parse import urlencode
 from debugger_ui.histories import History
 
 PANES: Final = ("summary", "input", "output", "error", "effects", "logs", "code", "event", "diff")
+MAX_QUERY: Final = 200
+MAX_POINTER: Final = 4_000
 _FATAL: Final = ("step_dead", "step_expired", "run_expired", "run_cancelled", "run_failed")
 
 
@@ -25,6 +27,9 @@ class Moment:
         mark: the other moment, for the difference.
         view: `timeline` or `graph`.
         line: where in the step's line trace: `billing.py:88~3`, `@38`, or `here` for where one begins.
+        value, path: the place in a value that was pointed at: `12.output`, and a JSON pointer into it.
+        origin: `back` or `forward`: what is asked about that place.
+        q: the text that is searched for in the values of the run.
         notice: what the address asked for and the run does not have.
     """
 
@@ -35,6 +40,10 @@ class Moment:
     mark: int | None = None
     view: str = "timeline"
     opened: str = ""
+    value: str = ""
+    path: str = ""
+    origin: str = ""
+    q: str = ""
     follows: bool = False
     notice: str | None = None
     line: str = ""
@@ -57,6 +66,7 @@ class Moment:
             facts["open"] = moment.opened
         if moment.line and moment.pane == "code" and moment.step == self.step:
             facts["line"] = moment.line
+        facts |= {name: text for name in ("value", "path", "origin", "q") if (text := getattr(moment, name))}
         return "?" + urlencode(facts)
 
 
@@ -81,6 +91,10 @@ def read_moment(history: History, query: Mapping[str, str]) -> Moment:
         _within(history, _number(query.get("mark"))),
         "graph" if query.get("view") == "graph" else "timeline",
         query.get("open", "")[:200],
+        query.get("value", "")[:300],
+        query.get("path", "")[:MAX_POINTER],
+        origin if (origin := query.get("origin")) in ("back", "forward") else "",
+        query.get("q", "")[:MAX_QUERY],
         follows,
         " ".join(notices) or None,
         query.get("line", "")[:400],

@@ -104,6 +104,25 @@ def document() -> dict[str, Any]:
                 _query("part", "input, output, arguments or result."),
                 _query("path", "A JSON pointer into the value."),
             ),
+            "/api/v1/runs/{run}/origin": _get(
+                "Where a value came from, or who went on with it.",
+                _RUN,
+                _query("seq", "The event that holds the value.", "integer"),
+                _query("part", "input, output, arguments or result."),
+                _query("of", "The step, of an event that holds the outputs of many."),
+                _query("path", "A JSON pointer into the value."),
+                _query("dir", "back (default) or forward."),
+                _query("at", "The playhead: what lies behind it is marked as later. Default: the last event."),
+            ),
+            "/api/v1/runs/{run}/search": _get(
+                "Keys and values of a run that hold a text: inputs, outputs, effects, errors, logs.",
+                _RUN,
+                _query("q", "The text; upper and lower case are equal."),
+                _query("after", "Only events with a greater seq.", "integer"),
+                _query("offset", "The `next` of the page before.", "integer"),
+                _query("limit", "Hits per page, 1 to 1000; default 100.", "integer"),
+                _query("at", "The playhead: hits behind it are marked as later. Default: the last event."),
+            ),
         },
         "components": {
             "schemas": {

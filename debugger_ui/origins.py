@@ -9,7 +9,6 @@ from typing import Final
 from uuid import UUID
 
 from debugger_ui.histories import History
-from debugger_ui.reads import Reads
 from debugger_ui.shelf import GONE, Shelf
 from kairos.domain.holders import Holder, Ledger
 from kairos.domain.origin import Index, Onward, Origin, Place, trace_back, trace_forward
@@ -22,8 +21,7 @@ CHUNK: Final = 5_000
 class Origins:
     """Answers questions about values. What is known of a run grows with it."""
 
-    def __init__(self, reads: Reads, shelf: Shelf) -> None:
-        self._reads = reads
+    def __init__(self, shelf: Shelf) -> None:
         self._shelf = shelf
         self._ledgers: OrderedDict[UUID, tuple[History, Ledger]] = OrderedDict()
 
@@ -53,9 +51,7 @@ class Origins:
         index, unread = await self._index([holder, *ledger.before(holder)])
         return await asyncio.to_thread(trace_back, ledger, index, _place(index, holder, path)), unread
 
-    async def forward(
-        self, history: History, holder: Holder, path: Sequence[Key]
-    ) -> tuple[Onward, dict[Holder, str]]:
+    async def forward(self, history: History, holder: Holder, path: Sequence[Key]) -> tuple[Onward, dict[Holder, str]]:
         """Who went on with it. As `back`."""
         ledger = await self.ledger(history)
         index, unread = await self._index([holder, *ledger.after(holder)])

@@ -21,7 +21,10 @@ from debugger_ui.bundles import BundleReads
 from debugger_ui.guards import Access
 from debugger_ui.histories import Histories
 from debugger_ui.opened import Files, OpenedRun
+from debugger_ui.origins import Origins
 from debugger_ui.reads import Reads
+from debugger_ui.searches import Searches
+from debugger_ui.shelf import Shelf
 from debugger_ui.watching import Watcher
 from kairos import __version__
 from kairos.errors import Refused
@@ -57,6 +60,9 @@ class Ui:
         self.histories = Histories(self.reads)
         self.watcher = Watcher(self.reads)
         self.board = Board(self.reads)
+        self.shelf = Shelf(self.reads)
+        self.origins = Origins(self.shelf)
+        self.searches = Searches(self.shelf)
         self._client: AsyncClient | None = None
         self._opening = asyncio.Lock()
 

@@ -11,6 +11,7 @@ from starlette.routing import Route
 
 from debugger_ui import values
 from debugger_ui.openapi import document
+from debugger_ui.pages import origin, search
 from debugger_ui.pages.run import load
 from debugger_ui.pages.runs import list_page, resolve
 from debugger_ui.ui import ui_of
@@ -113,4 +114,6 @@ ROUTES: Final = (
     Route("/api/v1/runs/{run}/events", events),
     Route("/api/v1/runs/{run}/state", state),
     Route("/api/v1/runs/{run}/value", value),
+    Route("/api/v1/runs/{run}/origin", origin.json),
+    Route("/api/v1/runs/{run}/search", search.json),
 )

@@ -11,12 +11,14 @@ from starlette.responses import Response
 
 from debugger_ui import values, words
 from debugger_ui.attempts import Attempt, attempts_of, choose
+from debugger_ui.focus import Focus, looked_at, read_value_word
 from debugger_ui.histories import Entry, History
 from debugger_ui.moments import Moment, read_moment
 from debugger_ui.pages.code import code_pane
 from debugger_ui.timeline import note
 from debugger_ui.ui import Ui, ui_of
 from kairos.domain.documents import event_json
+from kairos.domain.editing import INPUT
 from kairos.domain.events import RunDone
 from kairos.domain.payload import Payload
 from kairos.domain.projection import RunState
@@ -24,6 +26,8 @@ from kairos.errors import HistoryError, InvalidArgument
 
 MAX_LOGS: Final = 500
 MAX_FAILED: Final = 20
+MAX_EFFECT: Final = 4_000
+"""Bytes up to which what was asked and answered is shown in the list of effects."""
 TITLES: Final = {
     "summary": "Summary",
     "input": "Input",
@@ -61,6 +65,20 @@ class Shown:
     jump: int | None = None
     step: str | None = None
     """The step that it came from."""
+    of: str = ""
+    """The step again, when the event holds the outputs of many."""
+    chosen: str | None = None
+    """The place in it that the address points at."""
+
+    @property
+    def value(self) -> str:
+        """As addresses name it."""
+        return Focus(self.seq, self.part, self.of).value
+
+    @property
+    def name(self) -> str:
+        """What a path into it begins with, for `--set`; empty for what a fork cannot set."""
+        return (self.step or INPUT) if self.part in ("input", "output") else ""
 
 
 async def pane(request: Request) -> Response:
@@ -87,10 +105,11 @@ async def value(request: Request) -> Response:
     """A part of a value: what opens under a closed node, or the next slice of a long one."""
     ui, history, entry, payload = await _addressed(request)
     path = request.query_params.get("path", "")
+    whole = _plain(entry) if payload is None else await values.read_value(ui.reads, payload)
     offset = request.query_params.get("offset", "0")
     if not offset.isdecimal() or len(offset) > 9:
         raise InvalidArgument("offset is not a number")
-    found = values.walk(await values.read_value(ui.reads, payload), path)
+    found = values.walk(whole, path)
     names = values.split(path)
     label = names[-1] if names else ""
     facts: dict[str, Any] = {
@@ -113,13 +132,13 @@ async def value(request: Request) -> Response:
 async def download(request: Request) -> Response:
     """A whole value as a file. Never shown by the browser as a page of ours."""
     ui, history, entry, payload = await _addressed(request)
-    raw = await values.read_bytes(ui.reads, payload)
+    raw = json.dumps(_plain(entry)).encode() if payload is None else await values.read_bytes(ui.reads, payload)
     name = f"{history.run_id}-{entry.seq}-{request.query_params['part']}.json"
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
     return Response(raw, media_type="application/octet-stream", headers=headers)
 
 
-async def _addressed(request: Request) -> tuple[Ui, History, Entry, Payload]:
+async def _addressed(request: Request) -> tuple[Ui, History, Entry, Payload | None]:
     ui = ui_of(request)
     run_id = await ui.histories.find(request.path_params["run"])
     text = request.query_params.get("seq", "")
@@ -129,6 +148,8 @@ async def _addressed(request: Request) -> tuple[Ui, History, Entry, Payload]:
     if not 1 <= int(text) <= history.seq:
         raise InvalidArgument(f"there is no event {int(text):,} in this run")
     entry = history.entries[int(text) - 1]
+    if request.query_params.get("part") == values.EVENT:
+        return ui, history, entry, None
     if entry.kind == "steps_inherited":
         return ui, history, entry, _inherited(history, request.query_params.get("of", ""))
     return ui, history, entry, values.payload_at(entry, request.query_params.get("part", ""))
@@ -204,7 +225,20 @@ async def _show(inside: _Inside, title: str, entry: Entry, part: str, step: str 
         return Shown(
             title, entry.seq, part, payload.size, missing=f"This value cannot be read: {exc.message}", step=step
         )
-    return Shown(title, entry.seq, part, payload.size, values.tree(value), step=step)
+    of = step or "" if entry.kind == "steps_inherited" else ""
+    focus = _focus(inside, entry.seq, part, of)
+    chosen = None if focus is None else focus.path
+    root = values.tree(value, toward=chosen or "")
+    return Shown(title, entry.seq, part, payload.size, root, step=step, of=of, chosen=chosen)
+
+
+def _focus(inside: _Inside, seq: int, part: str, of: str = "") -> Focus | None:
+    """The place that the address points at, if it is in this value."""
+    moment = inside.moment
+    focus = read_value_word(moment.value, moment.path)
+    if focus is None and moment.path:
+        focus = looked_at(inside.history, moment.step, moment.pane, moment.path)
+    return focus if focus is not None and (focus.seq, focus.part, focus.of) == (seq, part, of) else None
 
 
 async def _run_input(inside: _Inside) -> Shown:
@@ -280,8 +314,8 @@ async def _effects(inside: _Inside) -> dict[str, Any]:
         for part in ("arguments", "result"):
             payload = getattr(event, part)
             if isinstance(payload, Payload):
-                is_short = payload.data is not None and payload.size <= 4_000
-                parts[part] = values.summary(await values.read_value(inside.ui.reads, payload)) if is_short else None
+                is_short = payload.data is not None and payload.size <= MAX_EFFECT
+                parts[part] = await _show(inside, part, entry, part) if is_short else None
         rows.append({"entry": entry, "event": event, "parts": parts, "earlier": earlier})
     return {"rows": rows, "later": _has_later(inside, "effect_recorded")}
 
@@ -383,7 +417,14 @@ async def _event(inside: _Inside) -> dict[str, Any]:
         raw = entry.row.body if entry.row else b""
         return {"node": None, "raw": bytes(raw)[:20_000].decode("utf-8", "replace")}
     # Through JSON: tuples and times become what the tree knows.
-    return {"node": values.tree(json.loads(json.dumps(event_json(entry.recorded), default=str)))}
+    focus = _focus(inside, entry.seq, values.EVENT)
+    chosen = None if focus is None else focus.path
+    return {"node": values.tree(_plain(entry), toward=chosen or ""), "chosen": chosen}
+
+
+def _plain(entry: Entry) -> Any:
+    """An event as JSON."""
+    return json.loads(json.dumps(event_json(entry.recorded), default=str)) if entry.recorded is not None else {}
 
 
 async def _diff(inside: _Inside) -> dict[str, Any]:

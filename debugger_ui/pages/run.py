@@ -11,8 +11,10 @@ from debugger_ui import words
 from debugger_ui.graph import picture
 from debugger_ui.groups import group_steps, members_of
 from debugger_ui.histories import Entry, History
+from debugger_ui.hits import list_hits
 from debugger_ui.moments import Moment, failure_seq, read_moment
 from debugger_ui.pages.panes import inspect
+from debugger_ui.provenance import of_moment
 from debugger_ui.story import verdict_of
 from debugger_ui.timeline import columns, machine, note, skeleton
 from debugger_ui.ui import Ui, ui_of
@@ -42,6 +44,7 @@ async def page(request: Request) -> Response:
     moment = read_moment(history, request.query_params)
     state = history.state_at(moment.at)
     inspected = await inspect(ui, history, moment, state)
+    traced, untraced = await of_moment(ui, history, moment)
     facts: dict[str, Any] = {
         "history": history,
         "moment": moment,
@@ -54,6 +57,9 @@ async def page(request: Request) -> Response:
         "verdict": await verdict_of(ui, history),
         "failure": failure_seq(history),
         "notice": moment.notice,
+        "answer": traced,
+        "problem": untraced,
+        "listing": await list_hits(ui.searches, history, moment) if moment.q.strip() else None,
         "picture": picture(history.definition.graph, moment.opened.split(",")) if moment.view == "graph" else None,
         **inspected,
     }

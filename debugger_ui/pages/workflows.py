@@ -239,7 +239,7 @@ def describe(definition: Definition, name: str) -> dict[str, Any]:
         "spec": spec,
         "options": options_of(spec),
         "below": [other.name for other in definition.graph.steps.values() if name in other.upstream],
-        "lines": lines_of(source, None, name) if source else [],
+        "lines": lines_of(source) if source else [],
     }
 
 

@@ -43,7 +43,12 @@ export const KEYS = [
     ["P", "p", "pin", "stay at this moment"],
     ["M", "m", "mark", "mark this moment"],
     ["C", "c", "compare", "compare the mark with here"],
-    ["/", "/", "filter", "filter events"],
+    ["/", "/", "search", "search in keys and values"],
+    ["N", "n", "nextHit", "next hit"],
+    ["Shift N", "Shift+n", "prevHit", "previous hit"],
+    ["E", "e", "filter", "filter events"],
+    ["V", "v", "origin", "where the value came from"],
+    ["Shift V", "Shift+v", "uses", "who consumed the value"],
     ["Y", "y", "copy", "copy the link to this moment"],
     ["?", "?", "help", "these keys"],
     ["Esc", "Escape", "escape", "close, clear"],
@@ -66,9 +71,9 @@ export function actionOf(event) {
   if (line) return [byKey.get(line), line];
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   if (/^[1-9]$/.test(key) && !event.altKey) return ["tab", key];
-  const arrow = key.startsWith("Arrow");
-  const name = `${event.altKey ? "Alt+" : ""}${event.shiftKey && arrow ? "Shift+" : ""}${key}`;
-  const action = byKey.get(name);
+  const canShift = key.startsWith("Arrow") || /^[a-z]$/.test(key);
+  const alt = event.altKey ? "Alt+" : "";
+  const action = (event.shiftKey && canShift && byKey.get(`${alt}Shift+${key}`)) || (event.shiftKey && key.startsWith("Arrow") ? null : byKey.get(alt + key));
   return action ? [action, key] : null;
 }
 

@@ -4,8 +4,10 @@ import { Timeline } from "./fold.js";
 import { actionOf, showKeys } from "./keys.js";
 import { Live } from "./live.js";
 import { copyText } from "./page.js";
+import { Places, placeOf } from "./places.js";
 import { Rows } from "./rows.js";
 import { Scope, tally } from "./scope.js";
+import { Search } from "./search.js";
 import { TraceView } from "./trace.js";
 import { clock, isFailure, kindWords, number, offset } from "./words.js";
 
@@ -15,7 +17,7 @@ const main = document.getElementById("main");
 const { base } = main.dataset;
 const $ = (id) => document.getElementById(id);
 
-let timeline, scope, list, live;
+let timeline, scope, list, live, places, search;
 let visible = null;       // seqs that pass the filter, or null for all
 let frame = 0, paneTimer = 0, urlTimer = 0, playTimer = 0, wantedPane = "", fresh = 0, lastSpoken = 0;
 let streamState = "";
@@ -26,6 +28,7 @@ const look = {
   at: Number(main.dataset.at), step: -1, attempt: Number(main.dataset.attempt) || null, pane: main.dataset.pane,
   mark: main.dataset.mark === "" ? null : Number(main.dataset.mark), view: main.dataset.view,
   follow: main.dataset.follow === "1", speed: 1, playing: false, filter: "", line: main.dataset.line,
+  value: main.dataset.value, path: main.dataset.path, origin: main.dataset.origin, q: main.dataset.q, list: "events",
 };
 
 start();
@@ -62,7 +65,14 @@ async function start() {
   field.value = look.filter;
   applyFilter();
   listen(field);
+  places = new Places({ base, inspector: $("inspector"), panel: $("trace"), look, ask: trace });
+  search = new Search({
+    base, form: document.querySelector("[data-search]"), list: $("found"), look, changed: searched,
+    go: (hit) => hit.click(),
+  });
+  setList(look.q ? "found" : "events");
   wantedPane = paneUrl();
+  places.mark()?.scrollIntoView({ block: "nearest" });
   if (look.step >= 0) scope.show(look.step);
   setView(look.view);
   reveal(true);
@@ -93,8 +103,24 @@ function go(change, isDeliberate = false) {
   if (isDeliberate) writeUrl(true);
   else { clearTimeout(urlTimer); urlTimer = setTimeout(() => writeUrl(false), 220); }
   if (hasMoved) reveal();
+  // Another place, unless it was pointed at in the pane that is shown: then that need not come again.
+  if (look.step !== before.step || look.pane !== before.pane) forget(change);
+  if (change.isShown) wantedPane = paneUrl();
   askPane();
+  places.mark();
+  places.trace();
   repaint();
+}
+
+// Whoever goes to another step or pane has left the place in a value behind.
+function forget(change) {
+  if ("value" in change) return;
+  look.value = look.path = look.origin = "";
+}
+
+// What is asked about a place in a value: `back` or `forward`.
+function trace(place, origin) {
+  go({ value: place.value, path: place.path, origin, isShown: true }, true);
 }
 
 function query() {
@@ -107,6 +133,7 @@ function query() {
   if (look.view !== "timeline") facts.set("view", look.view);
   if (opened.size) facts.set("open", [...opened].join(","));
   if (look.line && look.pane === "code" && look.step >= 0) facts.set("line", look.line);
+  for (const name of ["value", "path"]) if (look[name]) facts.set(name, look[name]);
   return facts;
 }
 
@@ -114,6 +141,8 @@ function address() {
   const facts = query();
   if (look.follow) facts.set("at", "live");
   if (look.filter) facts.set("filter", look.filter);
+  if (look.origin) facts.set("origin", look.origin);
+  if (look.q) facts.set("q", look.q);
   return `${base}?${facts}`;
 }
 
@@ -135,11 +164,18 @@ addEventListener("popstate", () => {
   look.pane = facts.get("pane") ?? "summary";
   look.mark = facts.has("mark") ? Number(facts.get("mark")) : null;
   look.line = facts.get("line") ?? "";
+  for (const name of ["value", "path", "origin"]) look[name] = facts.get(name) ?? "";
+  const text = facts.get("q") ?? "";
+  search.field.value = text;
+  search.ask(text);
+  setList(text ? "found" : "events");
   opened.clear();
   for (const name of (facts.get("open") ?? "").split(",").filter(Boolean)) opened.add(name);
   setView(facts.get("view") ?? "timeline");
   reveal();
   askPane();
+  places.mark();
+  places.trace();
   repaint();
 });
 
@@ -152,7 +188,8 @@ function repaint() {
 function paint() {
   frame = 0;
   const state = timeline.stateAt(look.at), from = list.scroller.scrollTop;  // before anything changes
-  scope.paint(state, look.step, look.mark, visible);
+  scope.paint(state, look.step, look.mark, visible, look.q ? search.seqs : null);
+  if (look.list === "found") search.mark();
   list.refresh(from);
   if (look.view === "graph") paintGraph(state);
   paintTransport(state);
@@ -185,7 +222,7 @@ function paintTransport(state) {
   const more = document.querySelector("[data-do=new]");
   more.hidden = !fresh;
   setText(more, `+${number(fresh)} new`);
-  setText($("events-count"), visible ? `${number(visible.length)} of ${number(last)}` : number(last));
+  setText($("events-count"), look.list === "found" ? "" : visible ? `${number(visible.length)} of ${number(last)}` : number(last));
 }
 
 function setText(element, text) {
@@ -292,9 +329,11 @@ document.addEventListener("htmx:beforeSwap", (event) => {
 });
 
 document.addEventListener("htmx:afterSettle", (event) => {
-  if (event.target?.id !== "inspector") return;
-  main.dataset.pane = look.pane;
-  adoptTrace();
+  if (event.target?.id === "inspector") {
+    main.dataset.pane = look.pane;
+    adoptTrace();
+    places.settle(true);
+  } else if (event.target?.closest?.("#inspector")) places.settle();
 });
 
 // -- the line trace of the Code pane
@@ -514,22 +553,70 @@ const ACTIONS = {
   new: () => go({ at: timeline.seq, follow: timeline.grows }, true),
   mark: () => go({ mark: look.mark === look.at ? null : look.at }, true),
   compare: () => { if (look.mark !== null) go({ pane: "diff", step: -1 }, true); },
-  filter: () => document.querySelector("[data-filter] input").focus(),
+  filter: () => { setList("events"); document.querySelector("[data-filter] input").focus(); },
   lineBack: () => stepLine("back"),
   lineNext: () => stepLine("step"),
   overBack: () => stepLine("previous"),
   overNext: () => stepLine("next"),
   outBack: () => stepLine("rout"),
   outNext: () => stepLine("out"),
+  search: () => { setList("found"); search.field.focus(); search.field.select(); },
+  nextHit: () => search.step(1),
+  prevHit: () => search.step(-1),
+  origin: () => ask("back"),
+  uses: () => ask("forward"),
   copy: () => copyText(location.origin + address().replace("at=live", `at=${look.at}`), document.querySelector("[data-copy-here]")),
   help: () => { const help = $("help"); if (help.open) help.close(); else help.showModal(); },
   escape: () => {
     if ($("help").open) return $("help").close();
     const field = document.querySelector("[data-filter] input");
     if (document.activeElement === field && !field.value) return field.blur();
+    if (document.activeElement === search.field) return search.field.value ? clearSearch() : leaveSearch();
+    if (look.origin) return go({ origin: "", value: "", path: "", isShown: true }, true);
+    if (look.list === "found") return leaveSearch();
     if (look.filter) { field.value = ""; setFilter(""); field.blur(); } else if (look.playing) stop();
   },
 };
+
+function ask(direction) {
+  const place = places.current();
+  if (place) return trace(place, direction);
+  if (look.origin) go({ origin: direction, isShown: true }, true);
+}
+
+// -- search
+
+function setList(name) {
+  look.list = name;
+  const isSearch = name === "found";
+  $("events").hidden = isSearch;
+  $("found").hidden = !isSearch;
+  document.querySelector("[data-filter]").hidden = isSearch;
+  document.querySelector("[data-search]").hidden = !isSearch;
+  for (const link of document.querySelectorAll("[data-list]")) {
+    if (link.dataset.list === name) link.setAttribute("aria-current", "true");
+    else link.removeAttribute("aria-current");
+  }
+  if (!isSearch) reveal(true);
+  repaint();
+}
+
+function searched() {
+  clearTimeout(urlTimer);
+  urlTimer = setTimeout(() => writeUrl(false), 220);
+  repaint();
+}
+
+function clearSearch() {
+  search.field.value = "";
+  search.ask("");
+}
+
+function leaveSearch() {
+  clearSearch();
+  search.field.blur();
+  setList("events");
+}
 
 function setFilter(text) {
   look.filter = text;
@@ -567,6 +654,22 @@ function clicked(event) {
   const target = event.target.closest("a, button");
   if (!target || !main.contains(target) && !target.closest("dialog")) return;
   const { dataset } = target;
+  if (target.matches(".tree a.v")) {
+    const place = placeOf(target);
+    if (place) event.preventDefault();
+    // Whoever selects a text wants that text.
+    return place && !String(getSelection()).trim() ? trace(place, "back") : undefined;
+  }
+  if (dataset.list) {
+    event.preventDefault();
+    if (dataset.list === "found") return ACTIONS.search();
+    return leaveSearch();
+  }
+  if (dataset.trace) { event.preventDefault(); return go({ origin: dataset.trace, isShown: true }, true); }
+  if ("untrace" in dataset) {
+    event.preventDefault();
+    return go({ origin: "", value: "", path: "", isShown: true }, true);
+  }
   if (target.matches("[data-copy-here]")) return ACTIONS.copy();
   if (dataset.do) { event.preventDefault(); return ACTIONS[dataset.do](); }
   if (dataset.scale) return setScale(dataset.scale);
@@ -593,11 +696,13 @@ function clicked(event) {
     change.attempt = null;
     if (change.step < 0) change.pane = "summary";
   }
-  if (dataset.attempt !== undefined) change.attempt = Number(dataset.attempt);
+  if (dataset.attempt !== undefined) change.attempt = Number(dataset.attempt) || null;
+  if (dataset.value !== undefined) { change.value = dataset.value; change.path = dataset.path; }
   if (dataset.pane !== undefined) change.pane = dataset.pane;
   if (dataset.place !== undefined) change.line = dataset.place;
   if (!Object.keys(change).length) return;
   event.preventDefault();
+  if ("hit" in dataset) { change.origin = ""; search.choose(target); }
   go(change, true);
 }
 
@@ -621,6 +726,7 @@ function news(count) {
   } else {
     fresh += count;
   }
+  if (look.q) search.refresh();
   speak(`${number(timeline.seq)} events`);
   repaint();
 }

@@ -209,11 +209,11 @@ export class Scope {
     probe.remove();
   }
 
-  paint(state, chosen, mark, found) {
+  paint(state, chosen, mark, found, hits) {
     this.state = state;
     this.chosen = chosen;
     this.rows.refresh();
-    this.paintMap(state, mark, found);
+    this.paintMap(state, mark, found, hits);
     this.paintLanes(state, mark);
   }
 
@@ -222,7 +222,7 @@ export class Scope {
     return [this.start - length * 0.005, this.end + length * 0.005];
   }
 
-  paintMap(state, mark, found) {
+  paintMap(state, mark, found, hits) {
     const { g, width, height } = prepare(this.map);
     if (!width) return;
     const { timeline, c } = this, [low, high] = this.whole();
@@ -251,6 +251,16 @@ export class Scope {
     if (found) {
       g.fillStyle = c.retry;
       for (let i = 0; i < found.length; i += Math.ceil(found.length / 2000)) g.fillRect(x(this.pos(found[i])), height - 3, 1, 3);
+    }
+    if (hits) {
+      g.fillStyle = c.ink;
+      for (const seq of hits) {
+        if (seq > timeline.seq) break;
+        g.globalAlpha = seq > state.seq ? 0.45 : 0.9;
+        const at = Math.round(x(this.pos(seq)));
+        g.fillRect(at - 0.5, 0, 1.5, 9);
+      }
+      g.globalAlpha = 1;
     }
     if (mark !== null) this.paintMark(g, x(this.pos(mark)), height);
     playhead(g, here, height, c.time, true);

@@ -80,7 +80,7 @@ class Ledger:
         self.upto = seq
         if recorded is None:
             return
-        for holder in _held(seq, recorded.event):
+        for holder in held_by(seq, recorded.event):
             self.holders.append(holder)
             if holder.is_output and holder.step is not None:
                 self.outputs[holder.step] = holder
@@ -192,7 +192,8 @@ class Ledger:
         return queue[1:]
 
 
-def _held(seq: int, event: Event) -> Iterator[Holder]:
+def held_by(seq: int, event: Event) -> Iterator[Holder]:
+    """The values that an event holds."""
     kind = event.kind
     match event:
         case RunScheduled():

@@ -69,6 +69,12 @@ class Subtrees:
             add_parent(parent)
             add_key(key)
             kind = type(value)
+            if kind is str:
+                add_end(node + 1)
+                add_hash(hash(("s", value)))
+                telling = int(len(value) * _BITS[len(set(value[:_SAMPLE]))]) if value != BLANKED else 0
+                add_said(telling if telling < _MOST else _MOST)
+                return node
             if kind is not dict and kind is not list:
                 add_end(node + 1)
                 add_hash(hash(_scalar(value)))

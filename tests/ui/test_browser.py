@@ -175,7 +175,7 @@ def test_playing_runs_through_the_events_and_stops_at_the_end(page: Any, site: s
 
 def test_what_is_typed_moves_nothing(page: Any, site: str, failed: dict[str, Any]) -> None:
     open_run(page, site, failed["id"], "?at=5")
-    page.keyboard.press("/")
+    page.keyboard.press("e")
     page.keyboard.type("jk?wm0 charge")
     assert here(page) == 5
     assert page.locator("[data-filter] input").input_value() == "jk?wm0 charge"

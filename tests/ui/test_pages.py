@@ -51,6 +51,15 @@ def every_page(told: Told) -> list[str]:
         paths += [f"/runs/{run}?pane={pane}" for pane in PANES]
         paths += [f"/runs/{run}/pane?at=3&step={step}", f"/runs/{run}?mark=1&pane=diff", f"/runs/{run}/head"]
         paths += [f"/runs/{run}/value?seq=1&part=input", f"/runs/{run}/graph"]
+        paths += [
+            f"/runs/{run}/origin?seq=1&part=input&dir={way}&path={path}"
+            for way in ("back", "forward")
+            for path in ("", "/text/0")
+            if name in ("harm", "values") or not path
+        ]
+        paths += [f"/runs/{run}?q={text}" for text in ("a", "%3C", "%22", "alert(1)")] + [
+            f"/runs/{run}/search?q=alert(1)"
+        ]
     return paths
 
 
@@ -276,7 +285,7 @@ def test_the_api_is_described(site: str, told: Told) -> None:
     for path in described["paths"]:
         if "{trace}" in path or "{step}" in path:
             continue  # of a file: tests/ui/test_files.py
-        query = "?seq=1&part=input" if path.endswith("value") else ""
+        query = "?seq=1&part=input" if path.endswith(("value", "origin")) else ""
         assert (
             get(site + path.replace("{run}", told.runs["done"]).replace("{name}", "fulfil-order") + query).status_code
             == 200
@@ -322,6 +331,8 @@ def test_recorded_effects_are_shown_with_what_was_asked_and_answered(site: str, 
     opened = [
         a["href"]
         for tag, a in page.tags
-        if tag == "a" and "/value?" in (a.get("href") or "") and "part=result" in (a.get("href") or "")
+        if tag == "a" and "/origin?" in (a.get("href") or "") and "part=result" in (a.get("href") or "")
     ]
-    assert "1.08" in get(site + str(opened[0])).text
+    answered = get(site + str(opened[0])).text
+    assert "1.08" in answered
+    assert "rate answered it: asked by charge through ctx.call" in answered
