@@ -6,7 +6,7 @@ export class Search {
     Object.assign(this, { base, form, list, look, go, changed });
     this.field = form.elements.q;
     this.here = null;
-    this.timer = 0;
+    this.timer = this.later = 0;
     this.asked = look.q;
     form.addEventListener("submit", (event) => { event.preventDefault(); this.ask(this.field.value, true); });
     this.field.addEventListener("input", () => {
@@ -49,12 +49,19 @@ export class Search {
     this.read();
   }
 
-  // Live: something new has come.
+  // Live: something new has come. Asked again at most every two seconds, and nothing is moved from under the eyes.
   refresh() {
-    const text = this.asked;
-    if (!text) return;
-    this.asked = "";
-    this.ask(text);
+    if (!this.asked || this.later) return;
+    this.later = setTimeout(async () => {
+      this.later = 0;
+      const text = this.asked, top = this.list.scrollTop, index = this.hits.indexOf(this.here);
+      if (!text) return;
+      this.asked = "";
+      await this.ask(text);
+      this.here = this.hits[index] ?? null;
+      this.list.scrollTop = top;
+      this.mark();
+    }, 2000);
   }
 
   read() {

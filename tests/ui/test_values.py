@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from debugger_ui import values
 from kairos.domain.editing import read_edits
 from tests.ui.flows import AMBIGUOUS, DEEP, TRUTH, flowing
+from tests.ui.shop import GATES, open_gate
 from tests.ui.support import Told, get, serving
 from tests.ui.test_browser import at_seq, look, open_run, settled, until
 from tests.ui.test_pages import Tags
@@ -411,6 +413,21 @@ def test_search_by_keys_steps_through_hits_and_marks_them(
     page.keyboard.press("Escape")
     assert page.locator("#events").is_visible()
     until(page, "!location.search.includes('q=')")
+
+
+def test_a_search_in_a_run_that_goes_on_finds_what_comes(page: Any, site: str, told: Told) -> None:
+    GATES["search"] = threading.Event()
+    run = told.client.start(told.app.get("gate"), {"gate": "search", "talk": True})
+    open_run(page, site, run.id, "?q=still here&at=1")
+    page.wait_for_selector("#found [data-hit]")
+    first = page.locator("#found [data-hit]").first.get_attribute("href")
+    count = page.locator("#found [data-hit]").count()
+    until(page, f"document.querySelectorAll('#found [data-hit]').length > {count}")
+    assert page.locator("#found [data-hit]").first.get_attribute("href") == first
+    page.keyboard.press("n")
+    page.wait_for_selector("#found .hit.here")
+    open_gate("search")
+    run.wait(30)
 
 
 def test_the_path_that_is_copied_is_the_one_that_a_fork_takes(page: Any, place: str, flow: Told) -> None:
