@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
-from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,11 +18,12 @@ from kairos.cli.terminal import one_line, out, print_json, print_line, print_wra
 from kairos.cli.usage import UsageError
 from kairos.domain.ignoring import Ignore
 from kairos.domain.states import StepStatus
-from kairos.errors import InvalidArgument, RunNotFound
+from kairos.errors import InvalidArgument
 from kairos.replay.bundle import open_bundle
 from kairos.replay.compare import Differences
 from kairos.replay.diffing import RunDiff, Side, StepDiff, diff_runs
-from kairos.replay.reading import read_record
+from kairos.replay.parting import headline, source_changes
+from kairos.replay.reading import find_last_good, read_record
 from kairos.replay.record import RunRecord
 from kairos.store.reader import Reader
 
@@ -51,7 +50,7 @@ def diff(
     old, new = asyncio.run(_read(first, second, url))
     found = diff_runs(old, new, rules)
     if as_json:
-        print_json({**found.to_json(), **({"sources": dict(_sources(found))} if code else {})})
+        print_json({**found.to_json(), **({"sources": source_changes(found)} if code else {})})
     else:
         _print(out(), found, None if all_steps else MAX_STEPS)
         if code:
@@ -72,25 +71,16 @@ async def _read(first: str, second: str | None, url: str | None) -> tuple[RunRec
         return open_bundle(Path(first)), open_bundle(Path(second))
     async with reading(url) as reader:
         new = await _one(reader, second or first)
-        old = await _one(reader, first) if second is not None else await _last_good(reader, new)
+        old = (
+            await _one(reader, first)
+            if second is not None
+            else await read_record(reader, await find_last_good(reader, new.state.workflow, new.run_id))
+        )
         return old, new
 
 
 async def _one(reader: Reader, name: str) -> RunRecord:
     return open_bundle(Path(name)) if is_file(name) else await read_record(reader, await reader.find(name))
-
-
-async def _last_good(reader: Reader, record: RunRecord) -> RunRecord:
-    """The last run of the same workflow that is DONE: before this one, else after it."""
-    workflow = record.state.workflow
-    for before in (record.run_id, None):
-        for info in await reader.list_runs(workflow=workflow, statuses=["DONE"], before=before, limit=2):
-            if info.id != record.run_id:
-                return await read_record(reader, info.id)
-    raise RunNotFound(
-        f"no other run of {workflow!r} is DONE, so there is nothing to compare with",
-        hint=f"`kairos runs --workflow {workflow}` lists them.",
-    )
 
 
 def _print(console: Console, found: RunDiff, limit: int | None) -> None:
@@ -176,36 +166,7 @@ def _print_verdict(console: Console, found: RunDiff) -> None:
     if found.is_same:
         console.print(Text.assemble((f"{mark}the same", "green"), "  input, outputs, errors and effects agree"))
         return
-    print_wrapped(console, Text.assemble(("first divergence  ", "bold red"), _verdict(found)), hanging=2)
-
-
-def _verdict(found: RunDiff) -> str:
-    first = found.first
-    if first is None:
-        return (
-            "the runs were given different input; no step differs"
-            if found.input
-            else "only the ends of the runs differ"
-        )
-    name = one_line(first.name)
-    if first.old is None or first.new is None:
-        return f"{name}, a step that only {'B' if first.old is None else 'A'} has"
-    if found.cause == "input":
-        return f"the runs were given different input; {name} is the first step that differs"
-    if not first.is_given_the_same:
-        return f"{name}, which was given something else: a step before it is in one of the runs only"
-    outcome = "and ended otherwise" if "status" in first.what else "and answered otherwise"
-    if first.what == ("effects",):
-        outcome = "and asked or was told something else on its way"
-    why = {"code": "its code changed", "definition": "its definition changed, its code did not"}.get(first.code)
-    if why is None:
-        answered = any(effect.kind == "result" for effect in first.effects)
-        why = (
-            "the world outside answered otherwise"
-            if answered
-            else "its code is the same: look for what is not recorded"
-        )
-    return f"{name}, which was given the same {outcome}: {why}"
+    print_wrapped(console, Text.assemble(("first divergence  ", "bold red"), one_line(headline(found), 400)), hanging=2)
 
 
 def _print_step(console: Console, step: StepDiff, *, is_first: bool) -> None:
@@ -242,20 +203,8 @@ def _print_values(console: Console, title: str, differences: Differences, *, ind
     print_differences(console, differences, indent=indent + 2)
 
 
-def _sources(found: RunDiff) -> Iterable[tuple[str, str]]:
-    """Step -> unified diff of its source, of those whose code changed."""
-    for step in found.steps:
-        if step.code == "code":
-            old, new = (r.definition.sources.get(step.name, "").splitlines() for r in (found.old, found.new))
-            before, after = (
-                f"{step.name} (A, {found.old.fingerprint[:8]})",
-                f"{step.name} (B, {found.new.fingerprint[:8]})",
-            )
-            yield step.name, "\n".join(difflib.unified_diff(old, new, before, after, lineterm=""))
-
-
 def _print_code(console: Console, found: RunDiff) -> None:
-    sources = dict(_sources(found))
+    sources = source_changes(found)
     console.print()
     if not sources:
         console.print("the code of every step is the same", style="dim")

@@ -23,6 +23,7 @@ from kairos.cli.usage import UsageError
 from kairos.cli.waiting import see_through, wait_quietly
 from kairos.client.facts import read_workers
 from kairos.client.forking import PlannedFork
+from kairos.domain.editing import read_value, split_edit
 from kairos.errors import WorkflowNotFound
 from kairos.store.reader import Reader, RunInfo
 
@@ -146,10 +147,7 @@ def workflow_of(app: App | None, info: RunInfo, given: str | None) -> Workflow |
 def read_set(text: str) -> tuple[str, Any]:
     """`input.amount=5`: a path, and a value that is JSON, or else text. Raises UsageError."""
     path, value = _split(text, "--set", "PATH=VALUE", "For example --set input.amount=5 or --set reserve.warehouse=B.")
-    try:
-        return path, json.loads(value, parse_constant=_no_constant)
-    except ValueError:
-        return path, value
+    return path, read_value(value)
 
 
 def read_output(text: str) -> tuple[str, Any]:
@@ -170,16 +168,10 @@ def read_output(text: str) -> tuple[str, Any]:
 
 
 def _split(text: str, option: str, form: str, hint: str) -> tuple[str, str]:
-    # A key in brackets may hold `=`; a name or an index may not.
-    inside = quoted = False
-    for i, letter in enumerate(text):
-        if letter == '"' and inside and text[i - 1] != "\\":
-            quoted = not quoted
-        elif letter in "[]" and not quoted:
-            inside = letter == "["
-        elif letter == "=" and not quoted and i:
-            return text[:i], text[i + 1 :]
-    raise UsageError(f"{option} {text!r} is not {form}", hint=hint)
+    found = split_edit(text)
+    if found is None:
+        raise UsageError(f"{option} {text!r} is not {form}", hint=hint)
+    return found
 
 
 def _no_constant(name: str) -> None:
@@ -235,15 +227,8 @@ def _row(planned: PlannedFork, name: str) -> list[Text]:
 
 
 def _print_notes(console: Console, planned: PlannedFork) -> None:
-    plan = planned.plan
-    if plan.stale:
-        named = ", ".join(one_line(name) for name in plan.stale[:5]) + (", ..." if len(plan.stale) > 5 else "")
-        text = (
-            f"note: {named} read what is other in the fork, but their outputs are reused; fork from there to run them."
-        )
-        print_wrapped(console, Text(text, "yellow"))
-    if plan.edits_input and plan.reused:
-        print_wrapped(console, Text("note: the reused steps ran with the input as it was.", "yellow"))
+    for note in planned.plan.notes:
+        print_wrapped(console, Text(f"note: {one_line(note, 1_000)}", "yellow"))
 
 
 async def _warn_if_unserved(console: Console, reader: Reader, planned: PlannedFork) -> None:

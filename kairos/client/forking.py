@@ -109,6 +109,7 @@ class PlannedFork:
             "overridden": list(plan.overridden),
             "runs": dict(plan.runs),
             "stale": list(plan.stale),
+            "notes": plan.notes,
             "edits": self.edits,
             "reason": self.request.reason,
             "author": self.request.author,
@@ -174,6 +175,7 @@ class Forker:
             raise InvalidArgument(
                 f"version={request.version!r} means {how} of workflow {name!r}",
                 hint="Give latest, pinned, or the beginning of a fingerprint: `kairos workflows` lists them.",
+                version=request.version,
             )
         return str(found[0])
 
@@ -324,4 +326,5 @@ def _check_kept(payload: Payload, edits: Sequence[Edit]) -> None:
     stored = canonical.decode(payload.data or b"null")
     for edit in edits:
         if edit.keys and edit.value is not None and value_at(stored, edit) is None:
-            raise InvalidArgument(f"{edit.path!r} is not kept by its type, so the edit would have no effect")
+            text = f"{edit.path!r} is not kept by its type, so the edit would have no effect"
+            raise InvalidArgument(text, path=edit.path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ class Edit:
 
 
 def read_edits(given: Mapping[str, Any], outputs: Mapping[str, Any], steps: Collection[str]) -> list[Edit]:
-    """Read changes by path, and whole outputs by step.
+    """Read changes by path, and whole outputs by step. Its errors have the `path` that they are about.
 
     Raises:
         InvalidArgument: a path cannot be read, names no step, or is given twice.
@@ -50,14 +51,17 @@ def read_edits(given: Mapping[str, Any], outputs: Mapping[str, Any], steps: Coll
     edits = [_read(path, value, steps) for path, value in given.items()]
     for step, value in outputs.items():
         if step not in steps:
-            raise InvalidArgument(f"there is no step {step!r} to give an output to", hint=nearest(step, steps))
+            raise InvalidArgument(
+                f"there is no step {step!r} to give an output to", hint=nearest(step, steps), path=step
+            )
         edits.append(Edit(step, step, (), value))
     seen: set[tuple[str | None, tuple[Key, ...]]] = set()
     for edit in edits:
         canonical.encode(edit.value)
         twins = [other for other in seen if other[0] == edit.step and (not other[1] or not edit.keys)]
         if (edit.step, edit.keys) in seen or twins:
-            raise InvalidArgument(f"{edit.step or INPUT} is changed twice: as a whole or at {edit.path!r}")
+            what = f"{edit.step or INPUT} is changed twice: as a whole or at {edit.path!r}"
+            raise InvalidArgument(what, path=edit.path)
         seen.add((edit.step, edit.keys))
     return edits
 
@@ -79,7 +83,7 @@ def read_keys(rest: str, path: str | None = None) -> tuple[Key, ...]:
     while at < len(rest):
         part = _PART.match(rest, at)
         if part is None:
-            raise InvalidArgument(f"the path {path or rest!r} cannot be read from {rest[at:]!r} on", hint=_HOW)
+            raise InvalidArgument(f"the path {path or rest!r} cannot be read from {rest[at:]!r} on", hint=_HOW, path=path)
         quoted = part["quoted"]
         index = part["index"]
         keys.append(int(index) if index else canonical.decode(quoted.encode()) if quoted else part["name"])
@@ -94,8 +98,34 @@ def _target(path: str, steps: Collection[str]) -> tuple[str, str]:
             return name, path[len(name) :]
     first = re.split(r"[.\[]", path, maxsplit=1)[0]
     raise InvalidArgument(
-        f"{path!r} names neither a step nor the input", hint=f"{nearest(first, [INPUT, *steps])} {_HOW}"
+        f"{path!r} names neither a step nor the input", hint=f"{nearest(first, [INPUT, *steps])} {_HOW}", path=path
     )
+
+
+def split_edit(text: str) -> tuple[str, str] | None:
+    """`PATH=VALUE` as its two parts; None if it is not of that form."""
+    # A key in brackets may hold `=`; a name or an index may not.
+    inside = quoted = False
+    for i, letter in enumerate(text):
+        if letter == '"' and inside and text[i - 1] != "\\":
+            quoted = not quoted
+        elif letter in "[]" and not quoted:
+            inside = letter == "["
+        elif letter == "=" and not quoted and i:
+            return text[:i], text[i + 1 :]
+    return None
+
+
+def read_value(text: str) -> Any:
+    """JSON if it can be read as such, else text."""
+    try:
+        return json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"JSON does not have {name}")
 
 
 def apply_edits(value: Any, edits: Iterable[Edit]) -> Any:
@@ -133,15 +163,15 @@ def _existing(inside: Any, key: Key, edit: Edit, depth: int) -> Any:
             return key
         known = [name for name in inside if isinstance(name, str)]
         hint = f"{nearest(str(key), known)} {_whole(edit)}" if known else _whole(edit)
-        raise InvalidArgument(f"{edit.path!r} leads nowhere: {where} has no {key!r}", hint=hint)
+        raise InvalidArgument(f"{edit.path!r} leads nowhere: {where} has no {key!r}", hint=hint, path=edit.path)
     if isinstance(inside, list):
         if isinstance(key, int) and key < len(inside):
             return key
         length = f"{where} is a list of {len(inside)}"
         hint = f"Its items are {where}[0] to {where}[{len(inside) - 1}]." if inside else _whole(edit)
-        raise InvalidArgument(f"{edit.path!r} leads nowhere: {length}", hint=hint)
+        raise InvalidArgument(f"{edit.path!r} leads nowhere: {length}", hint=hint, path=edit.path)
     kind = {str: "text", bool: "true or false", type(None): "null"}.get(type(inside), "a number")
-    raise InvalidArgument(f"{edit.path!r} leads nowhere: {where} is {kind}", hint=_whole(edit))
+    raise InvalidArgument(f"{edit.path!r} leads nowhere: {where} is {kind}", hint=_whole(edit), path=edit.path)
 
 
 def _whole(edit: Edit) -> str:
@@ -154,7 +184,7 @@ def written(target: str, keys: Iterable[Key]) -> str:
     for key in keys:
         if isinstance(key, int):
             text += f"[{key}]"
-        elif re.fullmatch(r"[^.\[\]\"\s]+", key):
+        elif re.fullmatch(r"[^.\[\]\"\s=]+", key):
             text += f".{key}"
         else:
             text += f"[{canonical.encode(key).decode()}]"

@@ -28,6 +28,7 @@ from kairos.errors import HistoryError, InvalidArgument
 
 CHUNK: Final = 1000
 """Most steps in one `steps_inherited`."""
+MAX_NAMED: Final = 5
 
 
 class Origin(NamedTuple):
@@ -127,6 +128,19 @@ class ForkPlan:
         """Whether the fork has another input than its parent."""
         return any(edit.step is None for edit in self.edits)
 
+    @property
+    def notes(self) -> list[str]:
+        """What whoever starts it should know: reused data that is not what the fork would make."""
+        found = []
+        if self.stale:
+            named = ", ".join(self.stale[:MAX_NAMED]) + (", ..." if len(self.stale) > MAX_NAMED else "")
+            found.append(
+                f"{named} read what is other in the fork, but their outputs are reused; fork from there to run them."
+            )
+        if self.edits_input and self.reused:
+            found.append("the reused steps ran with the input as it was.")
+        return found
+
 
 def plan_fork(parent: Parent, graph: Graph, from_step: str, edits: Sequence[Edit] = ()) -> ForkPlan:
     """Work out a fork of `parent` whose definition has this graph.
@@ -138,6 +152,7 @@ def plan_fork(parent: Parent, graph: Graph, from_step: str, edits: Sequence[Edit
         raise InvalidArgument(
             f"there is no step {from_step!r} to fork from in this version of {graph.workflow!r}",
             hint=nearest(from_step, graph.steps),
+            from_step=from_step,
         )
     below = downstream_of(graph, from_step)
     overridden = {edit.step for edit in edits if edit.step is not None}
@@ -183,11 +198,13 @@ def _check_edit(edit: Edit, parent: Parent, graph: Graph, from_step: str, below:
         raise InvalidArgument(
             f"{edit.path!r}: {step!r} runs again in a fork from {from_step!r}, so its output cannot be given",
             hint=f"Edit what it reads: `{INPUT}`, or a step before {from_step!r}.{later}",
+            path=edit.path,
         )
     if not edit.is_whole and step not in parent.outputs:
         raise InvalidArgument(
             f"{edit.path!r}: {step!r} is not done in run {parent.run_id}, so there is no output to edit",
             hint=f"A whole output is given as {step}=JSON; without one the step runs.",
+            path=edit.path,
         )
 
 

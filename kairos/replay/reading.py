@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from kairos.domain.events import StepDone, StepOverridden
 from kairos.domain.payload import Payload
-from kairos.errors import HistoryError
+from kairos.errors import HistoryError, RunNotFound
 from kairos.replay.record import RunRecord
 from kairos.store.codec import Row, decode
 
@@ -40,9 +40,28 @@ async def read_log(reader: Reader, run_id: UUID) -> RunRecord:
     return RunRecord(run_id, info.fingerprint, definition, await reader.rows(run_id))
 
 
-async def read_values(reader: Reader, record: RunRecord) -> AsyncIterator[tuple[str, bytes]]:
-    """The values that a run's events refer to, in order of digest, each checked; some MB in memory at once."""
-    for group in _groups(record.referred[digest] for digest in sorted(record.referred)):
+async def find_last_good(reader: Reader, workflow: str, run_id: UUID) -> UUID:
+    """The last run of a workflow that is DONE: before this one, else after it. Raises RunNotFound if there is none."""
+    for before in (run_id, None):
+        for info in await reader.list_runs(workflow=workflow, statuses=["DONE"], before=before, limit=2):
+            if info.id != run_id:
+                return info.id
+    raise RunNotFound(
+        f"no other run of {workflow!r} is DONE, so there is nothing to compare with",
+        hint=f"`kairos runs --workflow {workflow}` lists them.",
+    )
+
+
+async def read_values(
+    reader: Reader, record: RunRecord, wanted: Collection[str] | None = None
+) -> AsyncIterator[tuple[str, bytes]]:
+    """The values that a run's events refer to, in order of digest, each checked; some MB in memory at once.
+
+    Args:
+        wanted: only the values with these digests.
+    """
+    digests = record.referred.keys() if wanted is None else record.referred.keys() & set(wanted)
+    for group in _groups(record.referred[digest] for digest in sorted(digests)):
         found = await reader.payloads(payload for payload in group if payload.origin is None or payload.sha256)
         found |= await _inherited(reader, [p for p in group if p.origin is not None and not p.sha256])
         for payload in group:
