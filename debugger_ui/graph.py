@@ -17,6 +17,8 @@ GROUP_HEIGHT: Final = 46.0
 CHARACTER: Final = 7.0
 """Width of one character of a label in CSS pixels, about."""
 LEAST: Final = 84.0
+TALL_LEAST: Final = 112.0
+"""Width of a box with a second line."""
 MOST: Final = 210.0
 MAX_BOXES: Final = 1_500
 """Boxes up to which a graph is drawn."""
@@ -53,8 +55,12 @@ class Picture:
     lines: list[tuple[str, Node, Node]]
 
 
-def picture(graph: Graph, opened: Iterable[str] = ()) -> Picture | None:
-    """Draw a graph; groups named in `opened` box by box. None if there are too many boxes."""
+def picture(graph: Graph, opened: Iterable[str] = (), *, is_tall: bool = False) -> Picture | None:
+    """Draw a graph; groups named in `opened` box by box. None if there are too many boxes.
+
+    Args:
+        is_tall: every box has room for a second line.
+    """
     is_open = set(opened)
     groups = {g.name: g for g in group_steps(graph) if g.name not in is_open}
     of = members_of(groups.values())
@@ -72,7 +78,7 @@ def picture(graph: Graph, opened: Iterable[str] = ()) -> Picture | None:
     if len(parts) > MAX_BOXES:
         return None
     edges = {(place[up], place[s.name]): None for s in graph.steps.values() for up in s.upstream}
-    drawing = draw([_size(label, members) for label, members, _ in parts], list(edges))
+    drawing = draw([_size(label, len(members) > 1, is_tall) for label, members, _ in parts], list(edges))
     nodes = [
         Node(label, members, tuple(number[m] for m in members), drawing.boxes[i], group)
         for i, (label, members, group) in enumerate(parts)
@@ -80,9 +86,9 @@ def picture(graph: Graph, opened: Iterable[str] = ()) -> Picture | None:
     return Picture(drawing, nodes, [(line.path, nodes[line.start], nodes[line.end]) for line in drawing.lines])
 
 
-def _size(label: str, members: tuple[str, ...]) -> tuple[float, float]:
-    width = max(LEAST, min(len(label) * CHARACTER + 40, MOST))
-    return width, (GROUP_HEIGHT if len(members) > 1 else HEIGHT)
+def _size(label: str, is_group: bool, is_tall: bool) -> tuple[float, float]:
+    least = LEAST if not is_tall else MOST if is_group else TALL_LEAST
+    return max(least, min(len(label) * CHARACTER + 40, MOST)), (GROUP_HEIGHT if is_tall or is_group else HEIGHT)
 
 
 def named(groups: Iterable[Group]) -> list[str]:

@@ -28,7 +28,7 @@ def document() -> dict[str, Any]:
     """The document."""
     return {
         "openapi": "3.1.0",
-        "info": {"title": "Kairos", "version": __version__, "description": "Runs of durable workflows, read only."},
+        "info": {"title": "Kairos", "version": __version__, "description": "Runs of durable workflows."},
         "paths": {
             "/api/v1/dashboard": _get(
                 "How things stand: counts, failures by fingerprint, slow steps, queues, workers.",
@@ -97,6 +97,33 @@ def document() -> dict[str, Any]:
                 _query("write", "Back to the line that gave this name its value, instead of `move`."),
                 _query("level", "The frame of the stack, 0 the innermost.", "integer"),
             ),
+            "/api/v1/runs/{run}/lineage": _get("The tree of forks that a run belongs to, parents first.", _RUN),
+            "/api/v1/runs/{run}/fork": _post(
+                "Start a new run that goes on from a step of this one; with `dry_run`, only say what it would be.",
+                {"201": "Started: the run, its plan, and the same as a command.", "200": "The plan alone."},
+                ["from_step"],
+                _RUN,
+                {**_header("Idempotency-Key", "As `key`."), "required": False},
+                from_step={"type": "string", "description": "Where to go on: it and what follows it run again."},
+                set={"type": "object", "description": "Path -> new value, such as input.amount."},
+                output={"type": "object", "description": "Step -> an output for it; it does not run."},
+                version={"type": "string", "description": "latest (default), pinned, or a fingerprint's beginning."},
+                reason={"type": "string"},
+                key={"type": ["string", "null"], "description": "The same fork with the same key is one run."},
+                dry_run={"type": "boolean"},
+            ),
+            "/api/v1/runs/{run}/cancel": _post(
+                "Ask a run to stop. Asking twice changes nothing.",
+                {"200": "Its status afterwards."},
+                [],
+                _RUN,
+                reason={"type": "string"},
+            ),
+            "/api/v1/compare": _get(
+                "Two runs aligned by step, and the step at which they part.",
+                _query("a", "RUN, RUN@SEQ, or last-good: the last good run before b."),
+                _query("b", "RUN, RUN@SEQ, or last-good."),
+            ),
             "/api/v1/runs/{run}/value": _get(
                 "A value that an event holds.",
                 _RUN,
@@ -133,6 +160,16 @@ def document() -> dict[str, Any]:
                         "title": {"type": "string"},
                         "detail": {"type": "string"},
                         "hint": {"type": ["string", "null"]},
+                        "path": {"type": "string", "description": "The edit or field that it is about."},
+                        "target": {"type": "string", "description": "The value that does not fit: input, or a step."},
+                        "errors": {
+                            "type": "array",
+                            "description": "Places of that value, and what is wrong there.",
+                            "items": {
+                                "type": "object",
+                                "properties": {"keys": {"type": "array"}, "message": {"type": "string"}},
+                            },
+                        },
                     },
                 }
             }
@@ -152,6 +189,32 @@ def _get(summary: str, *parameters: dict[str, Any]) -> dict[str, Any]:
             },
         }
     }
+
+
+def _post(
+    summary: str, answers: dict[str, str], required: list[str], *parameters: dict[str, Any], **fields: dict[str, Any]
+) -> dict[str, Any]:
+    problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    body = {"type": "object", "properties": fields, "required": required, "additionalProperties": False}
+    found = {"application/json": {"schema": {"type": "object"}}}
+    return {
+        "post": {
+            "summary": summary,
+            "parameters": list(parameters),
+            "requestBody": {"required": bool(required), "content": {"application/json": {"schema": body}}},
+            "responses": {
+                **{status: {"description": text, "content": found} for status, text in answers.items()},
+                "403": {"description": "Another site asks, or this debugger only looks.", "content": problem},
+                "409": {"description": "The key is held by another run.", "content": problem},
+                "422": {"description": "What was asked does not fit.", "content": problem},
+                "default": {"description": "What went wrong, and what to do.", "content": problem},
+            },
+        }
+    }
+
+
+def _header(name: str, description: str) -> dict[str, Any]:
+    return {"name": name, "in": "header", "description": description, "schema": {"type": "string"}}
 
 
 def _query(name: str, description: str, kind: str = "string") -> dict[str, Any]:

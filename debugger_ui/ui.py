@@ -18,6 +18,7 @@ from starlette.responses import HTMLResponse, Response
 from debugger_ui import words
 from debugger_ui.board import Board
 from debugger_ui.bundles import BundleReads
+from debugger_ui.comparing import Comparisons
 from debugger_ui.guards import Access
 from debugger_ui.histories import Histories
 from debugger_ui.opened import Files, OpenedRun
@@ -63,6 +64,8 @@ class Ui:
         self.shelf = Shelf(self.reads)
         self.origins = Origins(self.shelf)
         self.searches = Searches(self.shelf)
+        self.comparisons = Comparisons()
+        self.packing = asyncio.Semaphore(2)
         self._client: AsyncClient | None = None
         self._opening = asyncio.Lock()
 

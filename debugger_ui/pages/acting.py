@@ -6,17 +6,24 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from debugger_ui.pages.forms import read_form
-from debugger_ui.ui import ui_of
+from debugger_ui.ui import Ui, ui_of
 from kairos.errors import Refused
 
 MAX_REASON = 500
 
 
+def must_act(ui: Ui) -> None:
+    """Raise Refused if this debugger changes nothing."""
+    if ui.file is not None:
+        raise Refused("a bundle is read only", hint="`kairos import FILE` takes the run into a database.")
+    if not ui.may_act:
+        raise Refused("this debugger only looks", hint="Start it without --read-only to act.")
+
+
 async def cancel(request: Request) -> Response:
     """Ask for a run to stop. Asking twice changes nothing."""
     ui = ui_of(request)
-    if not ui.may_act and ui.file is None:
-        raise Refused("this debugger only looks", hint="Start it without --read-only to act.")
+    must_act(ui)
     run_id = await ui.histories.find(request.path_params["run"])
     form = await read_form(request)
     reason = " ".join(str(form.get("reason", "")).split())[:MAX_REASON]

@@ -11,7 +11,9 @@ from starlette.routing import Route
 
 from debugger_ui import values
 from debugger_ui.openapi import document
-from debugger_ui.pages import origin, search
+from debugger_ui.pages import api_acting, origin, search
+from debugger_ui.pages.comparing import compare_json
+from debugger_ui.pages.lineage import lineage_json
 from debugger_ui.pages.run import load
 from debugger_ui.pages.runs import list_page, resolve
 from debugger_ui.ui import ui_of
@@ -116,4 +118,8 @@ ROUTES: Final = (
     Route("/api/v1/runs/{run}/value", value),
     Route("/api/v1/runs/{run}/origin", origin.json),
     Route("/api/v1/runs/{run}/search", search.json),
+    Route("/api/v1/runs/{run}/lineage", lineage_json),
+    Route("/api/v1/runs/{run}/fork", api_acting.fork, methods=["POST"]),
+    Route("/api/v1/runs/{run}/cancel", api_acting.cancel, methods=["POST"]),
+    Route("/api/v1/compare", compare_json),
 )

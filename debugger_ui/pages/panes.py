@@ -12,6 +12,7 @@ from starlette.responses import Response
 from debugger_ui import values, words
 from debugger_ui.attempts import Attempt, attempts_of, choose
 from debugger_ui.focus import Focus, looked_at, read_value_word
+from debugger_ui.forks.commands import replay_line
 from debugger_ui.histories import Entry, History
 from debugger_ui.moments import Moment, read_moment
 from debugger_ui.pages.code import code_pane
@@ -182,6 +183,7 @@ async def inspect(ui: Ui, history: History, moment: Moment, state: RunState) -> 
         "step": state.steps.get(moment.step) if moment.step else None,
         "spec": history.definition.graph.steps[moment.step] if moment.step else None,
         "entry": history.entries[moment.at - 1] if moment.at else None,
+        "replay": replay_line(history.run_id, moment.step, attempt.number if attempt else None),
     }
 
 

@@ -20,7 +20,10 @@ from kairos.errors import (
     HistoryError,
     InvalidArgument,
     KairosError,
+    KeyConflict,
     MigrationError,
+    PayloadError,
+    Refused,
     RunNotFound,
     TraceError,
     WorkflowNotFound,
@@ -43,13 +46,14 @@ class Problem:
 
 async def handle(request: Request, exc: Exception) -> Response:
     """The answer for an error."""
-    problem = _of(exc)
+    problem = _of(exc, request.method)
     if isinstance(exc, NoDatabase) and request.url.path in ("/", "/runs"):
         return RedirectResponse("/open", 303)
     if problem.status == 500:
-        log.error("GET %s failed", request.url.path, exc_info=exc)
+        log.error("%s %s failed", request.method, request.url.path, exc_info=exc)
     if wants_json(request):
         facts = {"status": problem.status, "title": problem.title, "detail": problem.message, "hint": problem.hint}
+        facts |= _places(exc)
         return JSONResponse(facts, problem.status, media_type="application/problem+json")
     name = "fragment_problem.html" if request.headers.get("hx-request") else "problem.html"
     return ui_of(request).page(request, name, status=problem.status, problem=problem)
@@ -61,7 +65,16 @@ def wants_json(request: Request) -> bool:
     return path.startswith("/api/") or path.endswith((".json", "/live"))
 
 
-def _of(exc: Exception) -> Problem:
+def _places(exc: Exception) -> dict[str, Any]:
+    """What an error is about, if it tells: a path, or the places of a value that do not fit."""
+    facts = exc.facts if isinstance(exc, KairosError) else {}
+    found: dict[str, Any] = {name: facts[name] for name in ("path", "target") if name in facts}
+    if "problems" in facts:
+        found["errors"] = [{"keys": keys, "message": message} for keys, message in facts["problems"]]
+    return found
+
+
+def _of(exc: Exception, method: str) -> Problem:
     match exc:
         case RunNotFound():
             is_gone = "removed_at" in exc.facts
@@ -71,12 +84,18 @@ def _of(exc: Exception) -> Problem:
             return Problem(404, "Several runs match", exc.message, exc.hint)
         case WorkflowNotFound():
             return Problem(404, "No such workflow", exc.message, exc.hint)
-        case InvalidArgument():
-            return Problem(400, "This address means nothing here", exc.message, exc.hint)
         case NotOpen():
             return Problem(404, "That file is not open", exc.message, exc.hint)
         case NoDatabase():
             return Problem(404, "There is no database here", exc.message, exc.hint)
+        case InvalidArgument() | PayloadError() if method == "POST":
+            return Problem(422, "This does not fit", exc.message, exc.hint)
+        case KeyConflict():
+            return Problem(409, "This key is taken", exc.message, exc.hint)
+        case Refused():
+            return Problem(403, "That was refused", exc.message, exc.hint)
+        case InvalidArgument():
+            return Problem(400, "This address means nothing here", exc.message, exc.hint)
         case TraceError():
             return Problem(400, "The trace does not tell that", exc.message, exc.hint)
         case MigrationError():

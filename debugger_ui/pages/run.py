@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from debugger_ui import words
+from debugger_ui.family import count_forks
 from debugger_ui.graph import picture
 from debugger_ui.groups import group_steps, members_of
 from debugger_ui.histories import Entry, History
@@ -55,6 +56,7 @@ async def page(request: Request) -> Response:
         "rows": _rows(history, state, moment),
         "note": note,
         "verdict": await verdict_of(ui, history),
+        "forks": await count_forks(ui, history.run_id) if ui.has_database else 0,
         "failure": failure_seq(history),
         "notice": moment.notice,
         "answer": traced,
@@ -73,6 +75,7 @@ async def head(request: Request) -> Response:
         "history": history,
         "final": history.state,
         "base": f"/runs/{history.run_id}",
+        "forks": await count_forks(ui, history.run_id) if ui.has_database else 0,
         "notice": None,
     }
     return ui.page(request, "run_head.html", verdict=await verdict_of(ui, history), **facts)

@@ -43,6 +43,8 @@ export const KEYS = [
     ["P", "p", "pin", "stay at this moment"],
     ["M", "m", "mark", "mark this moment"],
     ["C", "c", "compare", "compare the mark with here"],
+    ["F", "f", "fork", "fork from this step"],
+    ["R", "r", "replay", "copy the replay command"],
     ["/", "/", "search", "search in keys and values"],
     ["N", "n", "nextHit", "next hit"],
     ["Shift N", "Shift+n", "prevHit", "previous hit"],

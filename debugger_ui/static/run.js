@@ -1,6 +1,7 @@
 // The run page: one playhead that everything follows.
 
 import { Timeline } from "./fold.js";
+import { openFork } from "./fork.js";
 import { actionOf, showKeys } from "./keys.js";
 import { Live } from "./live.js";
 import { copyText } from "./page.js";
@@ -83,6 +84,8 @@ async function start() {
     });
   } else {
     document.querySelector("[data-do=follow]").hidden = true;
+    // It ended after the page was made and before its events were read: the head still says that it goes on.
+    if (!main.dataset.over) refreshHead();
   }
   main.dataset.ready = "1";
 }
@@ -566,9 +569,26 @@ const ACTIONS = {
   origin: () => ask("back"),
   uses: () => ask("forward"),
   copy: () => copyText(location.origin + address().replace("at=live", `at=${look.at}`), document.querySelector("[data-copy-here]")),
+  fork: () => {
+    if (!document.querySelector("[data-do=fork]")) return;
+    const step = look.step >= 0 ? look.step : timeline.stepOf(look.at || 1);
+    const facts = { view: look.view, open: [...opened].join(",") };
+    if (step >= 0) facts.from = timeline.steps[step];
+    openFork($("fork"), base, facts);
+  },
+  replay: () => {
+    const button = document.querySelector("[data-replay]");
+    if (!button) return;
+    button.closest("details").open = true;
+    copyText(button.dataset.copy, button);
+    lastSpoken = 0;
+    speak(`copied: ${button.dataset.copy}`);
+  },
   help: () => { const help = $("help"); if (help.open) help.close(); else help.showModal(); },
   escape: () => {
     if ($("help").open) return $("help").close();
+    const menu = document.querySelector("main details.menu[open]");
+    if (menu) { menu.open = false; return menu.querySelector("summary").focus(); }
     const field = document.querySelector("[data-filter] input");
     if (document.activeElement === field && !field.value) return field.blur();
     if (document.activeElement === search.field) return search.field.value ? clearSearch() : leaveSearch();
@@ -633,6 +653,7 @@ function listen(field) {
     const asked = actionOf(event);
     if (!asked) return;
     const [action, key] = asked;
+    if ($("fork").open) return;
     if ($("help").open && action !== "help" && action !== "escape") return;
     event.preventDefault();
     ACTIONS[action](key);
@@ -652,7 +673,7 @@ function recolour() {
 function clicked(event) {
   if (event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
   const target = event.target.closest("a, button");
-  if (!target || !main.contains(target) && !target.closest("dialog")) return;
+  if (!target || !main.contains(target) && !target.closest("dialog") || target.closest("#fork")) return;
   const { dataset } = target;
   if (target.matches(".tree a.v")) {
     const place = placeOf(target);

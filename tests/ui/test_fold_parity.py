@@ -55,7 +55,7 @@ def test_both_folds_agree_after_every_event(seed: int | str, quiet_page: Any, si
     dice = Random(str(seed))
     cuts = sorted({0, history.seq, *(dice.randint(0, history.seq) for _ in range(4))})
     order = [*range(history.seq + 1), *(dice.randint(0, history.seq) for _ in range(60))]
-    sheet = quiet_page.locator("link[rel=stylesheet]").get_attribute("href")
+    sheet = quiet_page.locator("link[rel=stylesheet]").first.get_attribute("href")
     found = quiet_page.evaluate(
         FOLD,
         {

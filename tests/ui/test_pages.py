@@ -60,6 +60,8 @@ def every_page(told: Told) -> list[str]:
         paths += [f"/runs/{run}?q={text}" for text in ("a", "%3C", "%22", "alert(1)")] + [
             f"/runs/{run}/search?q=alert(1)"
         ]
+        paths += [f"/runs/{run}/fork?from={step}", f"/runs/{run}/lineage", f"/compare?a={told.runs['done']}&b={run}"]
+    paths += [f"/compare?a={told.runs['values']}&b={told.runs['harm']}", "/compare"]
     return paths
 
 
@@ -276,20 +278,20 @@ def test_a_debugger_that_only_looks_offers_nothing_else(told: Told) -> None:
     with serving(told.dsn, may_act=False) as server:
         run = told.runs["waiting"]
         assert "/cancel" not in get(f"{server.url}/runs/{run}").text
-        assert post(f"{server.url}/runs/{run}/cancel").status_code == 400
+        assert post(f"{server.url}/runs/{run}/cancel").status_code == 403
         assert told.client.get_run(run).status == "SCHEDULED"
 
 
 def test_the_api_is_described(site: str, told: Told) -> None:
     described = get(f"{site}/api/v1/openapi.json").json()
-    for path in described["paths"]:
+    run = told.runs["done"]
+    queries = {"/api/v1/compare": f"?a={run}&b={run}"}
+    for path in (path for path, verbs in described["paths"].items() if "get" in verbs):
         if "{trace}" in path or "{step}" in path:
             continue  # of a file: tests/ui/test_files.py
-        query = "?seq=1&part=input" if path.endswith(("value", "origin")) else ""
-        assert (
-            get(site + path.replace("{run}", told.runs["done"]).replace("{name}", "fulfil-order") + query).status_code
-            == 200
-        ), path
+        query = queries.get(path, "?seq=1&part=input" if path.endswith(("value", "origin")) else "")
+        address = site + path.replace("{run}", run).replace("{name}", "fulfil-order") + query
+        assert get(address).status_code == 200, path
     problem = get(f"{site}/api/v1/runs/ghost")
     assert problem.headers["content-type"] == "application/problem+json"
     assert set(problem.json()) == {"status", "title", "detail", "hint"}
