@@ -124,6 +124,8 @@ def arrange(root: UUID, forks: list[Fork], infos: Mapping[UUID, RunInfo], hidden
 
 
 async def count_forks(ui: Ui, run_id: UUID) -> int:
-    """How many forks were made of a run."""
+    """How many forks were made of a run; of one in a file, nobody knows."""
+    if ui.file is not None:
+        return 0
     async with ui.reads.reader() as reader:
         return len(await read_forks_of(reader.session, [run_id]))

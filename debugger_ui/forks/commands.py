@@ -9,9 +9,9 @@ from typing import Any
 from uuid import UUID
 
 
-def replay_line(run_id: UUID, step: str | None = None, attempt: int | None = None) -> str:
-    """`kairos replay RUN`, stopping inside of the step with the data of that attempt."""
-    words = ["kairos", "replay", str(run_id)]
+def replay_line(run: UUID | str, step: str | None = None, attempt: int | None = None) -> str:
+    """`kairos replay RUN`, stopping inside of the step with the data of that attempt. `run`: id or bundle."""
+    words = ["kairos", "replay", str(run)]
     if step is not None:
         words += ["--break-at", step]
         if attempt is not None:

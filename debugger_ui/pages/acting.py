@@ -13,11 +13,16 @@ MAX_REASON = 500
 
 
 def must_act(ui: Ui) -> None:
-    """Raise Refused if this debugger changes nothing."""
-    if ui.file is not None:
-        raise Refused("a bundle is read only", hint="`kairos import FILE` takes the run into a database.")
+    """Raise Refused if this debugger changes nothing, or the run is a file."""
+    must_be_stored(ui)
     if not ui.may_act:
         raise Refused("this debugger only looks", hint="Start it without --read-only to act.")
+
+
+def must_be_stored(ui: Ui) -> None:
+    """Raise Refused if the run was opened from a file: what needs a database is not there then."""
+    if ui.file is not None:
+        raise Refused("a bundle is read only", hint="`kairos import FILE` takes the run into a database.")
 
 
 async def cancel(request: Request) -> Response:

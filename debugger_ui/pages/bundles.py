@@ -15,8 +15,9 @@ from starlette.responses import FileResponse, Response
 
 from debugger_ui import words
 from debugger_ui.histories import History
+from debugger_ui.pages.acting import must_be_stored
 from debugger_ui.pages.run import load
-from debugger_ui.reads import PATIENCE, NoDatabase
+from debugger_ui.reads import PATIENCE
 from kairos.domain.payload import Payload
 from kairos.errors import InvalidArgument
 from kairos.replay.bundle import SUFFIX, export_bundle
@@ -31,8 +32,7 @@ MAX_BYTES: Final = 500_000_000
 async def bundle(request: Request) -> Response:
     """The bundle. It is written to a private folder first, which is removed when it has been sent."""
     ui, history = await load(request)
-    if not ui.has_database:
-        raise NoDatabase
+    must_be_stored(ui)
     size = await asyncio.to_thread(_size, history)
     if size > MAX_BYTES:
         raise InvalidArgument(

@@ -183,7 +183,9 @@ async def inspect(ui: Ui, history: History, moment: Moment, state: RunState) -> 
         "step": state.steps.get(moment.step) if moment.step else None,
         "spec": history.definition.graph.steps[moment.step] if moment.step else None,
         "entry": history.entries[moment.at - 1] if moment.at else None,
-        "replay": replay_line(history.run_id, moment.step, attempt.number if attempt else None),
+        "replay": replay_line(
+            ui.file.name if ui.file else history.run_id, moment.step, attempt.number if attempt else None
+        ),
     }
 
 

@@ -84,18 +84,18 @@ def _of(exc: Exception, method: str) -> Problem:
             return Problem(404, "Several runs match", exc.message, exc.hint)
         case WorkflowNotFound():
             return Problem(404, "No such workflow", exc.message, exc.hint)
-        case NotOpen():
-            return Problem(404, "That file is not open", exc.message, exc.hint)
-        case NoDatabase():
-            return Problem(404, "There is no database here", exc.message, exc.hint)
         case InvalidArgument() | PayloadError() if method == "POST":
             return Problem(422, "This does not fit", exc.message, exc.hint)
         case KeyConflict():
             return Problem(409, "This key is taken", exc.message, exc.hint)
-        case Refused():
-            return Problem(403, "That was refused", exc.message, exc.hint)
         case InvalidArgument():
             return Problem(400, "This address means nothing here", exc.message, exc.hint)
+        case NotOpen():
+            return Problem(404, "That file is not open", exc.message, exc.hint)
+        case NoDatabase():
+            return Problem(404, "There is no database here", exc.message, exc.hint)
+        case Refused():
+            return Problem(403, "That was refused", exc.message, exc.hint)
         case TraceError():
             return Problem(400, "The trace does not tell that", exc.message, exc.hint)
         case MigrationError():

@@ -56,7 +56,7 @@ async def page(request: Request) -> Response:
         "rows": _rows(history, state, moment),
         "note": note,
         "verdict": await verdict_of(ui, history),
-        "forks": await count_forks(ui, history.run_id) if ui.has_database else 0,
+        "forks": await count_forks(ui, history.run_id),
         "failure": failure_seq(history),
         "notice": moment.notice,
         "answer": traced,
@@ -75,7 +75,7 @@ async def head(request: Request) -> Response:
         "history": history,
         "final": history.state,
         "base": f"/runs/{history.run_id}",
-        "forks": await count_forks(ui, history.run_id) if ui.has_database else 0,
+        "forks": await count_forks(ui, history.run_id),
         "notice": None,
     }
     return ui.page(request, "run_head.html", verdict=await verdict_of(ui, history), **facts)

@@ -83,7 +83,9 @@ def read_keys(rest: str, path: str | None = None) -> tuple[Key, ...]:
     while at < len(rest):
         part = _PART.match(rest, at)
         if part is None:
-            raise InvalidArgument(f"the path {path or rest!r} cannot be read from {rest[at:]!r} on", hint=_HOW, path=path)
+            raise InvalidArgument(
+                f"the path {path or rest!r} cannot be read from {rest[at:]!r} on", hint=_HOW, path=path
+            )
         quoted = part["quoted"]
         index = part["index"]
         keys.append(int(index) if index else canonical.decode(quoted.encode()) if quoted else part["name"])

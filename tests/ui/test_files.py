@@ -114,9 +114,14 @@ def test_what_a_file_cannot_do_is_absent_or_says_why(alone: str, filed: Filed) -
     page = get(run).text
     assert "had not ended when it was exported" in page
     assert "Cancel run" not in page
-    refused = post(f"{run}/cancel")
-    assert refused.status_code == 400
-    assert "kairos import" in refused.text
+    for action in ("/fork", "/lineage", "/bundle"):
+        assert f'{action}"' not in page
+        assert get(run + action).status_code == 403
+        assert "kairos import" in get(run + action).text
+    for path in (f"{run}/cancel", f"{run}/fork", f"{alone}/api/v1/runs/{filed.runs['open']}/fork"):
+        refused = post(path)
+        assert refused.status_code == 403
+        assert "kairos import" in refused.text
     assert get(f"{run}/live?after=0").status_code == 204, "nothing more will come"
     assert get(f"{run}/index.json").json()["grows"] is False
     for path in ("/", "/runs"):
@@ -145,7 +150,7 @@ def test_a_dropped_bundle_stands_beside_the_run_of_the_database(filed: Filed, be
     assert "s5" in own
     assert "left out" not in own
     assert drop(beside, filed.path("blank.kairos"), "again.kairos").headers["location"] == place, "the same content"
-    assert post(f"{beside}{place}/cancel").status_code == 400
+    assert post(f"{beside}{place}/cancel").status_code == 403
     assert filed.runs["bad"] in get(beside + place).text
     listed = get(f"{beside}/open").text
     assert "blank.kairos" in listed

@@ -285,13 +285,14 @@ def test_a_debugger_that_only_looks_offers_nothing_else(told: Told) -> None:
 def test_the_api_is_described(site: str, told: Told) -> None:
     described = get(f"{site}/api/v1/openapi.json").json()
     run = told.runs["done"]
-    queries = {"/api/v1/compare": f"?a={run}&b={run}"}
+    value = "?seq=1&part=input"
+    queries = {name: value for name in described["paths"] if name.endswith(("value", "origin"))}
+    queries["/api/v1/compare"] = f"?a={run}&b={run}"
     for path in (path for path, verbs in described["paths"].items() if "get" in verbs):
         if "{trace}" in path or "{step}" in path:
             continue  # of a file: tests/ui/test_files.py
-        query = queries.get(path, "?seq=1&part=input" if path.endswith(("value", "origin")) else "")
-        address = site + path.replace("{run}", run).replace("{name}", "fulfil-order") + query
-        assert get(address).status_code == 200, path
+        address = path.replace("{run}", run).replace("{name}", "fulfil-order")
+        assert get(site + address + queries.get(path, "")).status_code == 200, path
     problem = get(f"{site}/api/v1/runs/ghost")
     assert problem.headers["content-type"] == "application/problem+json"
     assert set(problem.json()) == {"status", "title", "detail", "hint"}
