@@ -22,6 +22,21 @@ export async function copyText(text, near) {
   } catch { /* no right to the clipboard: the text can still be selected */ }
 }
 
+// A page that is left ends what it has asked for. That is no error, and nobody is there to be told.
+let isLeaving = false;
+addEventListener("beforeunload", () => {
+  isLeaving = true;
+  setTimeout(() => { isLeaving = false; }, 2000);  // it was a download, or somebody stayed
+});
+addEventListener("pagehide", () => { isLeaving = true; });
+addEventListener("pageshow", () => { isLeaving = false; });
+document.addEventListener("htmx:beforeSend", ({ detail: { xhr } }) => {
+  for (const name of ["onabort", "onerror"]) {
+    const tell = xhr[name];
+    xhr[name] = (event) => { if (!isLeaving) tell?.call(xhr, event); };
+  }
+});
+
 // Lists ask again every few seconds, as long as somebody can see them.
 for (const element of document.querySelectorAll("[data-poll]")) {
   setInterval(() => {

@@ -319,7 +319,7 @@ function askPane() {
   wantedPane = url;
   clearTimeout(paneTimer);
   paneTimer = setTimeout(() => {
-    window.htmx?.ajax("GET", url, { source: "#inspector", target: "#inspector", swap: "morph:innerHTML" });
+    window.htmx?.ajax("GET", url, { source: "#inspector", target: "#inspector", swap: "morph:innerHTML" })?.catch(() => {});
   }, 60);
 }
 
