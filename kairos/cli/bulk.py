@@ -20,7 +20,7 @@ from rich.text import Text
 
 from kairos.cli import exits, words
 from kairos.cli.database import connected
-from kairos.cli.forking import Edits, load_app_of, print_plan, workflow_of
+from kairos.cli.forking import Edits, given_version, load_app_of, note_refusal, print_plan, unannounced, workflow_of
 from kairos.cli.grid import Column, grid, print_grid
 from kairos.cli.terminal import columns, err, is_live, one_line, out, print_json, print_wrapped
 from kairos.cli.usage import UsageError
@@ -149,7 +149,11 @@ def fork_many(given: BulkRequest, edits: Edits, *, app: str | None, url: str | N
             bulk = await plan_bulk(reader, where, edits.from_step, given.limit, given.canary, limit)
             forking = Forking(client, reader, bulk, arguments, pause, loaded, app)
             if not as_json:
-                await _print_plan(out(), forking, given.is_dry)
+                await _print_plan(out(), forking, edits, given.is_dry)
+            if bulk.items and not given.is_dry:
+                first = await forking.plan(bulk.items[0])
+                if not given_version(edits, first):
+                    raise unannounced(first)
             if given.is_dry or not bulk.items:
                 if as_json:
                     print_json(bulk.to_json())
@@ -340,13 +344,15 @@ def _row(item: Item) -> list[Text]:
     ]
 
 
-async def _print_plan(console: Console, forking: Forking, is_dry: bool) -> None:
+async def _print_plan(console: Console, forking: Forking, edits: Edits, is_dry: bool) -> None:
     bulk = forking.bulk
     if bulk.items:
         first = bulk.items[0]
         # The first one in full: what is true of it is true of most, and mistakes in the edits show here.
         planned = await forking.plan(first)
         print_plan(console, planned, first.info)
+        if is_dry and not given_version(edits, planned):
+            note_refusal(console, unannounced(planned))
         console.print()
         now = words.now()
         heads = [Column("RUN"), Column("WORKFLOW", most=24), Column("STATUS"), Column("CREATED", is_right=True),

@@ -22,7 +22,7 @@ from kairos.cli.terminal import err, is_live, one_line, out, print_json, print_w
 from kairos.cli.usage import UsageError
 from kairos.cli.waiting import see_through, wait_quietly
 from kairos.client.facts import read_workers
-from kairos.client.forking import PlannedFork
+from kairos.client.forking import LATEST, PlannedFork
 from kairos.domain.editing import read_value, split_edit
 from kairos.errors import WorkflowNotFound
 from kairos.store.reader import Reader, RunInfo
@@ -81,13 +81,19 @@ def fork_run(
             planned = await client.plan_fork(
                 info.id, from_step=edits.from_step, key=key, workflow=workflow_of(loaded, info, app), **arguments
             )
+            refusal = None if given_version(edits, planned) else unannounced(planned)
             if is_dry:
                 if as_json:
                     print_json({"plan": planned.to_json()})
                 else:
                     print_plan(out(), planned, info)
-                    await _warn_if_unserved(out(), reader, planned)
+                    if refusal is not None:
+                        note_refusal(out(), refusal)
+                    else:
+                        await _warn_if_unserved(out(), reader, planned)
                 return exits.OK
+            if refusal is not None:
+                raise refusal
             console = out() if is_live() else err()
             if not as_json:
                 print_plan(console, planned, info)
@@ -229,6 +235,29 @@ def _row(planned: PlannedFork, name: str) -> list[Text]:
 def _print_notes(console: Console, planned: PlannedFork) -> None:
     for note in planned.plan.notes:
         print_wrapped(console, Text(f"note: {one_line(note, 1_000)}", "yellow"))
+
+
+def given_version(edits: Edits, planned: PlannedFork) -> bool:
+    """Whether the version is one that workers have had, or was named. `latest` of an app at hand names nothing."""
+    return planned.is_announced or planned.is_pinned or planned.request.workflow is None or edits.version != LATEST
+
+
+def unannounced(planned: PlannedFork) -> UsageError:
+    """The fork would wait for a worker that nobody has promised."""
+    version, own = planned.fingerprint[:8], planned.parent.scheduled.fingerprint
+    others = f"--version pinned ({own[:8]}, the run's own)"
+    if planned.latest not in (None, own, planned.fingerprint):
+        others += f", --version {planned.latest[:8]} (the latest that workers have)"
+    return UsageError(
+        f"the version of the code here, {version}, was never announced by a worker",
+        hint="Deploy it first: a worker that starts with it (`kairos worker`, `kairos dev`) announces it. "
+        f"Or fork to another: {others}. --version {version} forks all the same, and waits for such a worker.",
+    )
+
+
+def note_refusal(console: Console, refusal: UsageError) -> None:
+    """In a dry run: what would be said."""
+    print_wrapped(console, Text(f"note: would be refused: {refusal.message}. {refusal.hint}", "yellow"), hanging=6)
 
 
 async def _warn_if_unserved(console: Console, reader: Reader, planned: PlannedFork) -> None:

@@ -26,7 +26,7 @@ class Version:
     Attributes:
         workers: live workers that have it.
         open: its runs that have not ended; `waiting`: those of them that no worker holds.
-        is_newest: whether it was registered last; `kairos run NAME` starts that one.
+        is_newest: whether workers announced it last; `kairos run NAME` starts that one.
     """
 
     workflow: str

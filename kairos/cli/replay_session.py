@@ -178,17 +178,23 @@ async def _fork(run_id: str, request: Request, version: str, given: dict[str, An
     assert request.fork_from is not None
     async with connected(request.url) as (client, _):
         try:
-            run = await client.fork(
+            planned = await client.plan_fork(
                 run_id, from_step=request.fork_from, set=given, output=outputs, version=version, reason=request.reason
             )
         except InvalidArgument as exc:
             if version[:8] in exc.message or "means no version" in exc.message:
-                raise InvalidArgument(
-                    f"the version of the code here, {version[:8]}, is not known to the database",
-                    hint="Deploy it first: a worker that starts with it (`kairos worker`, `kairos dev`) tells it.",
-                ) from None
+                raise _unknown(version) from None
             raise
-        return run.id
+        if not planned.is_announced and not planned.is_pinned:
+            raise _unknown(version)
+        return (await client.start_fork(planned)).id
+
+
+def _unknown(version: str) -> InvalidArgument:
+    return InvalidArgument(
+        f"the version of the code here, {version[:8]}, was never announced by a worker",
+        hint="Deploy it first: a worker that starts with it (`kairos worker`, `kairos dev`) announces it.",
+    )
 
 
 async def _export(name: str, url: str | None, path: Path) -> None:

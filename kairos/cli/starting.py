@@ -90,7 +90,7 @@ def _check_names(request: StartRequest) -> None:
 
 
 def _target(name: str, app: str | None) -> Workflow | str:
-    """The workflow of the app if there is one, else its name, for the definition that was registered last."""
+    """The workflow of the app if there is one, else its name, for the version that workers announced last."""
     choice = choose_app(app)
     if choice is None:
         return name

@@ -62,6 +62,8 @@ class PlannedFork:
         run_id: the id that it will have.
         plan: which steps are reused, given, run.
         fingerprint: the version that it will run; `is_pinned`: that is its parent's.
+        is_announced: whether a worker has ever had that version.
+        latest: the version that workers announced last; None if there is none.
         payloads: what was edited, as it will be stored: step -> its output, None -> the input.
     """
 
@@ -71,6 +73,8 @@ class PlannedFork:
     fingerprint: str
     payloads: Mapping[str | None, Payload]
     request: ForkRequest
+    is_announced: bool = True
+    latest: str | None = None
 
     @property
     def parent(self) -> Parent:
@@ -105,6 +109,7 @@ class PlannedFork:
             "from_step": plan.from_step,
             "version": self.fingerprint,
             "is_pinned": self.is_pinned,
+            "is_announced": self.is_announced,
             "reused": {name: origin.run for name, origin in plan.reused.items()},
             "overridden": list(plan.overridden),
             "runs": dict(plan.runs),
@@ -150,7 +155,19 @@ class Forker:
             await self._explain(conn, exc, parent, fingerprint, request.from_step)
             raise
         payloads = await _edited(conn, plan, Checker(definition, workflow))
-        return PlannedFork(new_run_id(), plan, definition, fingerprint, payloads, request)
+        return PlannedFork(
+            new_run_id(), plan, definition, fingerprint, payloads, request,
+            is_announced=await self._is_announced(conn, fingerprint), latest=await self._latest(conn, parent),
+        )  # fmt: skip
+
+    async def _is_announced(self, conn: Conn, fingerprint: str) -> bool:
+        row = await (await conn.execute(query("is_announced"), {"fingerprint": fingerprint})).fetchone()
+        return bool(row and row[0])
+
+    async def _latest(self, conn: Conn, parent: Parent) -> str | None:
+        found = {"workflow": parent.scheduled.workflow}
+        row = await (await conn.execute(query("latest_fingerprint"), found)).fetchone()
+        return None if row is None else str(row[0])
 
     async def _version(self, conn: Conn, parent: Parent, request: ForkRequest) -> str:
         """The fingerprint of the version to run."""
@@ -162,10 +179,10 @@ class Forker:
         if request.version == LATEST:
             if workflow is not None:
                 return workflow.fingerprint
-            row = await (await conn.execute(query("latest_fingerprint"), {"workflow": name})).fetchone()
-            if row is None:
+            latest = await self._latest(conn, parent)
+            if latest is None:
                 raise WorkflowNotFound(f"no version of workflow {name!r} is registered here")
-            return str(row[0])
+            return latest
         if workflow is not None and workflow.fingerprint.startswith(request.version) and request.version:
             return workflow.fingerprint
         params = {"workflow": name, "prefix": request.version}

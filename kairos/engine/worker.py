@@ -31,7 +31,7 @@ from kairos.settings import WorkerOptions
 from kairos.store.clock import DatabaseClock
 from kairos.store.connect import PLAN_ONCE, Session, is_transient
 from kairos.store.failpoints import failpoint
-from kairos.store.history import Conn, Definitions, History, Once, put_definition
+from kairos.store.history import Conn, Definitions, History, Once, announce_definition
 from kairos.store.listener import listen
 
 HELD_PER_SLOT = 10
@@ -147,7 +147,7 @@ class Worker:
 
         async def pin(conn: Conn) -> None:
             for fingerprint, workflow in office.registry.items():
-                await put_definition(conn, fingerprint, workflow.definition)
+                await announce_definition(conn, fingerprint, workflow.definition)
 
         await office.work.run(pin)
         await office.work.execute(

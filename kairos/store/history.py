@@ -58,9 +58,17 @@ class Definitions:
 
 async def put_definition(conn: Conn, fingerprint: str, definition: Definition) -> None:
     """Pin a definition. It must be there before the first run that refers to it."""
+    await conn.execute(query("put_definition"), _definition_params(fingerprint, definition))
+
+
+async def announce_definition(conn: Conn, fingerprint: str, definition: Definition) -> None:
+    """Pin a definition that a worker has: from now on it may be the latest version of its workflow."""
+    await conn.execute(query("announce_definition"), _definition_params(fingerprint, definition))
+
+
+def _definition_params(fingerprint: str, definition: Definition) -> dict[str, Any]:
     body = canonical.encode_trusted(definition.to_json())
-    params = {"fingerprint": fingerprint, "workflow": definition.workflow, "body": body}
-    await conn.execute(query("put_definition"), params)
+    return {"fingerprint": fingerprint, "workflow": definition.workflow, "body": body}
 
 
 async def load_rows(conn: Conn, run_id: UUID, after: int = 0, upto: int = NO_LIMIT) -> list[Row]:

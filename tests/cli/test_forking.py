@@ -91,7 +91,7 @@ def test_a_failed_run_is_forked_followed_and_told_of(shop: Shop) -> None:
     assert [line.split()[:2] for line in plan.lines if line.startswith(("reserve", "charge", "email"))] == [
         ["reserve", "reused"], ["charge", "runs"], ["email", "runs"]
     ]  # fmt: skip
-    assert "no live worker has version" in plan.out
+    assert "would be refused: the version of the code here" in plan.out
     assert shop.run("runs").out.count("fulfil") == 1
     with working(app, shop.database.dsn):
         done = shop.run("fork", "last", "--from", "charge", "--app", "flows.py:app", "--reason", "÷0", "--wait")
@@ -261,9 +261,9 @@ def test_edits_that_do_not_fit_are_told_before_the_first_fork(shop: Shop) -> Non
 
 def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(shop: Shop, start_kairos: Callable[..., Process]) -> None:
     shop.failed("1", "2", "3")
-    shop.load(FIXED)
+    version = shop.load(FIXED).get("fulfil").fingerprint
     # Nobody works: the canary waits.
-    command = ("fork", "--where", WHERE, "--from", "failed", "--yes", "--app", "flows.py:app")
+    command = ("fork", "--where", WHERE, "--from", "failed", "--yes", "--app", "flows.py:app", "--version", version)
     process = start_kairos(*command)
     process.says("to fork, 1 of them first as canary")
     eventually(lambda: shop.database.fetch("select 1 from kairos.fork"))
@@ -368,10 +368,37 @@ def test_hostile_texts_do_no_harm(shop: Shop) -> None:
 def test_a_fork_for_which_no_worker_has_the_code_waits_visibly(shop: Shop) -> None:
     (run,) = shop.failed("7")
     fixed = shop.load(FIXED).get("fulfil").fingerprint[:8]
-    assert shop.run("fork", run, "--from", "charge", "--app", "flows.py:app").code == 0
+    forked = shop.run("fork", run, "--from", "charge", "--app", "flows.py:app", "--version", fixed)
+    assert (forked.code, f"no live worker has version {fixed}" in forked.err) == (0, True)
     with working(shop.load(BROKEN), shop.database.dsn):
         told = shop.run("why", "last")
     assert f"version {fixed}" in told.lines[0]
+
+
+def test_code_that_no_worker_ever_had_is_not_forked_to_unless_it_is_named(shop: Shop) -> None:
+    (run,) = shop.failed("7")
+    broken = shop.load(BROKEN).get("fulfil").fingerprint
+    fixed = shop.load(FIXED).get("fulfil").fingerprint
+    command = ("fork", run, "--from", "charge", "--app", "flows.py:app")
+    for refused in (shop.run(*command), shop.run("fork", "--where", WHERE, *command[2:], "--yes")):
+        assert refused.code == 2
+        assert f"the version of the code here, {fixed[:8]}, was never announced by a worker" in refused.err
+        assert f"--version pinned ({broken[:8]}" in refused.err
+        assert f"--version {fixed[:8]} forks all the same" in refused.err
+    assert shop.database.fetch("select count(*) from kairos.fork") == [(0,)]
+    assert shop.run(*command, "--version", "pinned").code == 0
+    assert shop.run(*command, "--version", fixed[:8]).code == 0
+    # Neither a fork nor a start with code of one's own makes it the version of everybody else.
+    assert shop.run("run", "fulfil", "--input", '{"order_id": "1"}', "--app", "flows.py:app").code == 0
+    (shop.place / "flows.py").unlink()
+    assert shop.run("run", "fulfil", "--input", '{"order_id": "2"}').code == 0
+    assert shop.run("fork", run, "--from", "charge").code == 0
+    newest = shop.database.fetch("select fingerprint from kairos.run order by id desc limit 3")
+    assert [row[0] for row in newest] == [broken, broken, fixed]
+    with working(shop.load(FIXED), shop.database.dsn):
+        pass
+    assert shop.run("fork", run, "--from", "charge").code == 0
+    assert shop.database.fetch("select fingerprint from kairos.run order by id desc limit 1") == [(fixed,)]
 
 
 def test_two_who_give_the_same_command_at_once_fork_nothing_twice(

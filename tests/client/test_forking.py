@@ -142,6 +142,24 @@ def rows(database: TestDatabase, run: kairos.AsyncRun) -> list[tuple[Any, ...]]:
     return events + database.fetch("select * from kairos.run where id = %s", run.id)
 
 
+def test_the_latest_version_is_the_one_that_workers_announced(database: TestDatabase) -> None:
+    async def test(client: kairos.AsyncClient) -> None:
+        run = await failed(client, database)
+        planned = await client.plan_fork(run.id, from_step="charge", workflow=FIXED)
+        assert (planned.is_announced, planned.latest) == (False, BROKEN.fingerprint)
+        assert (await client.start_fork(planned)).info.fingerprint == FIXED.fingerprint
+        assert (await client.start("fulfil", ORDER.model_dump())).info.fingerprint == BROKEN.fingerprint
+        assert (await client.plan_fork(run.id, from_step="charge")).fingerprint == BROKEN.fingerprint
+        async with working(fixed, database.dsn):
+            pass
+        async with working(broken, database.dsn):  # an old worker that starts again
+            pass
+        planned = await client.plan_fork(run.id, from_step="charge")
+        assert (planned.fingerprint, planned.is_announced) == (FIXED.fingerprint, True)
+
+    on(database, test)
+
+
 def test_a_failed_run_is_repaired_without_doing_anything_again(database: TestDatabase) -> None:
     async def test(client: kairos.AsyncClient) -> None:
         run = await failed(client, database, labels={"customer": "42"}, priority=7, key="order-7")

@@ -530,7 +530,7 @@ def test_a_fork_is_submitted_once_its_code_is_known(shop: Shop) -> None:
     fixed = shop.edited("deployed.py", ("if check > 4:", "if check > 400:"))
     refused = shop.replay("six", "--fork-from", "charge", "--submit", app=fixed)
     assert refused.code == 2
-    assert "is not known to the database" in refused.err
+    assert "was never announced by a worker" in refused.err
     app = load_app(f"{shop.place / fixed}:app")
     with working(app, shop.database.dsn), kairos.Client(shop.database.dsn) as client:
         done = shop.replay("six", "--fork-from", "charge", "--submit", "--reason", "fixed", "--json", app=fixed)

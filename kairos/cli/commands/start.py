@@ -61,7 +61,7 @@ def run(
 ) -> int:
     """Start a run of a workflow or job.
 
-    With an app its definition and types are used; without one, the definition that was registered last.
+    With an app its definition and types are used; without one, the version that workers announced last.
     """
     from kairos.cli.starting import StartRequest, start_run
 

@@ -20,9 +20,14 @@ insert into kairos.hold (run_id, holder, reason)
 select h.run_id, %(holder)s::uuid, 'a fork refers to it' from unnest(%(run_ids)s::uuid[]) as h (run_id)
 
 -- name: latest_fingerprint
--- Of this workflow, the version that was registered last.
+-- Of this workflow, the version that workers announced last; where none was, the one that was registered last.
 select d.fingerprint from kairos.definition d where d.workflow = %(workflow)s::text
-order by d.registered_at desc limit 1
+order by d.announced_at desc nulls last, d.registered_at desc limit 1
+
+-- name: is_announced
+-- Whether a worker has ever had this version.
+select exists (select from kairos.definition d
+               where d.fingerprint = %(fingerprint)s::text and d.announced_at is not null)
 
 -- name: find_fingerprints
 -- Versions of this workflow whose fingerprint begins like this.

@@ -108,12 +108,19 @@ insert into kairos.definition (fingerprint, workflow, body)
 values (%(fingerprint)s::text, %(workflow)s::text, %(body)s::bytea)
 on conflict (fingerprint) do nothing
 
+-- name: announce_definition
+-- By a worker that has it. The first time counts: an old worker that starts again does not make its version the latest.
+insert into kairos.definition (fingerprint, workflow, body, announced_at)
+values (%(fingerprint)s::text, %(workflow)s::text, %(body)s::bytea, clock_timestamp())
+on conflict (fingerprint) do update set announced_at = clock_timestamp() where definition.announced_at is null
+
 -- name: get_definition
 select d.body from kairos.definition d where d.fingerprint = %(fingerprint)s::text
 
 -- name: latest_definition
+-- The version that workers announced last; where none was, the one that was registered last.
 select d.fingerprint, d.body from kairos.definition d where d.workflow = %(workflow)s::text
-order by d.registered_at desc limit 1
+order by d.announced_at desc nulls last, d.registered_at desc limit 1
 
 -- name: start_runs
 -- Idempotent by id: a start that is sent again after a lost reply changes nothing. Where a key is given,

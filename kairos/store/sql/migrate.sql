@@ -30,6 +30,7 @@ values (%(version)s::integer, %(name)s::text, %(checksum)s::text)
 grant usage on schema kairos to {role};
 grant select, insert on kairos.event, kairos.blob, kairos.definition, kairos.failure, kairos.fork to {role};
 grant update (used_at) on kairos.blob to {role};
+grant update (announced_at) on kairos.definition to {role};
 grant select, insert, update on kairos.imported_run to {role};
 grant select, insert, update on kairos.run to {role};
 grant select, insert, update, delete on kairos.task, kairos.worker, kairos.run_key, kairos.hold to {role};

@@ -47,7 +47,7 @@ select d.workflow, d.fingerprint, d.registered_at, d.body,
        (select count(*) from kairos.worker w where w.state = 'live' and w.lease_until > clock_timestamp()
           and d.fingerprint = any(w.fingerprints)),
        (select count(*) from kairos.task t where t.fingerprint = d.fingerprint and t.step = '')
-from kairos.definition d order by d.workflow, d.registered_at desc
+from kairos.definition d order by d.workflow, d.announced_at desc nulls last, d.registered_at desc
 
 -- name: list_workers
 select w.id, w.name, w.host, w.pid, w.app, w.version, w.queues, w.fingerprints, w.concurrency, w.started_at,
@@ -123,7 +123,7 @@ select set_config('lock_timeout', %(value)s::text, false)
 select coalesce(max(m.version), 0) from kairos.migration m
 
 -- name: list_versions
--- Each version of each workflow, newest first, without its body: live workers that have it, runs that have not
+-- Each version of each workflow, the latest first, without its body: live workers that have it, runs that have not
 -- ended, and how many of those nobody holds.
 select d.workflow, d.fingerprint, d.registered_at,
        (select count(*) from kairos.worker w where w.state = 'live' and w.lease_until > clock_timestamp()
@@ -134,7 +134,7 @@ left join (
     select t.fingerprint, count(*) as open, count(*) filter (where t.worker is null) as waiting
     from kairos.task t where t.step = '' group by t.fingerprint
 ) t on t.fingerprint = d.fingerprint
-order by d.workflow, d.registered_at desc
+order by d.workflow, d.announced_at desc nulls last, d.registered_at desc
 
 -- name: listen_for_probe
 listen kairos_doctor
