@@ -92,8 +92,8 @@ class Lines(Listener):
             task = bar.add_task("", total=total)
             yield lambda tally: bar.update(task, advance=1, description=_count_of(tally))
 
-    def finish(self, tally: Tally, code: int, seconds: float) -> None:
-        """The table of steps, how they differ, and the last line."""
+    def finish(self, tally: Tally, code: int, seconds: float, replay: Callable[..., str]) -> None:
+        """The table of steps, how they differ, and the last line. `replay` writes the command for one of the runs."""
         for line in _table(tally, columns(self.console)):
             self.console.print(Text(" " * INDENT).append_text(line), soft_wrap=True)
         for step in tally.steps.values():
@@ -106,8 +106,7 @@ class Lines(Listener):
         self.say(Text(f"{word}: ").append(_count_of(tally), style).append(f" ({took})", "dim"))
         if tally.differing:
             first = tally.differing[0]
-            steps = f" --only {next(iter(first.ways))}" if first.ways else ""
-            self.say(Text("next: ", "cyan").append(safe(f"kairos replay {first.run_id}{steps}")))
+            self.say(Text("next: ", "cyan").append(safe(replay(first.run_id, next(iter(first.ways), None)))))
 
     def _step(self, step: StepTally) -> None:
         ran = sum(step.verdicts.values())

@@ -17,6 +17,7 @@ from kairos.cli.apps import require_app
 from kairos.cli.backtest_lines import Lines, document
 from kairos.cli.database import PATIENCE, open_existing
 from kairos.cli.filters import read_duration, read_moment, read_status
+from kairos.cli.repeating import command
 from kairos.cli.terminal import err, out, print_error, print_json, safe
 from kairos.cli.usage import UsageError
 from kairos.database import Database
@@ -66,6 +67,14 @@ class Request:
     app: str | None = None
     url: str | None = None
     as_json: bool = False
+
+    def again(self, run_id: str, step: str | None) -> str:
+        """The command that replays one of the runs as it was replayed here, that step alone if it can be."""
+        how = ["--mode", self.mode] if self.mode != Mode.VERIFY else ["--only", step] if step is not None else []
+        return command(
+            "replay", run_id, *how, app=self.app, url=self.url, env=self.env, ignore=self.ignore,
+            allow_network=self.allow_network, allow_writes=self.allow_writes,
+        )  # fmt: skip
 
 
 def run_backtest(request: Request) -> int:
@@ -124,7 +133,7 @@ class _Backtest:
         if self.request.junit is not None:
             _write(Path(self.request.junit), junit(tally, began, seconds))
         code = exits.INTERRUPTED if self.interrupted else STOPPED if leaks else tally.exit_code
-        self.lines.finish(tally, code, seconds)
+        self.lines.finish(tally, code, seconds, self.request.again)
         if self.request.as_json:
             print_json(document(tally, replayer, self.choice, code, seconds, self.replay_seconds))
         return code

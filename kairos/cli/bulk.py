@@ -20,9 +20,18 @@ from rich.text import Text
 
 from kairos.cli import exits, words
 from kairos.cli.database import connected
-from kairos.cli.forking import Edits, given_version, load_app_of, note_refusal, print_plan, unannounced, workflow_of
+from kairos.cli.forking import (
+    Edits,
+    given_version,
+    load_app_of,
+    note_refusal,
+    print_plan,
+    unannounced,
+    workflow_of,
+)
 from kairos.cli.grid import Column, grid, print_grid
-from kairos.cli.terminal import columns, err, is_live, one_line, out, print_json, print_wrapped
+from kairos.cli.repeating import command
+from kairos.cli.terminal import columns, err, is_live, one_line, out, print_json, print_wrapped, safe
 from kairos.cli.usage import UsageError
 from kairos.cli.where import Where, read_where
 from kairos.domain.states import RunStatus
@@ -166,7 +175,7 @@ def fork_many(given: BulkRequest, edits: Edits, *, app: str | None, url: str | N
                 bulk.stopped = "interrupted"
                 raise
             finally:
-                _print_end(bulk, as_json)
+                _print_end(bulk, as_json, url)
             return exits.FAILED if bulk.stopped or bulk.count()[3] else exits.OK
 
     return asyncio.run(work())
@@ -387,7 +396,7 @@ def _agrees(count: int) -> bool:
     return typer.confirm(f"Fork {words.plural(count, 'run')}?")
 
 
-def _print_end(bulk: Bulk, as_json: bool) -> None:
+def _print_end(bulk: Bulk, as_json: bool, url: str | None) -> None:
     if as_json:
         print_json(bulk.to_json())
         return
@@ -400,4 +409,4 @@ def _print_end(bulk: Bulk, as_json: bool) -> None:
         print_wrapped(console, Text(text + "The same command goes on with the rest.", "yellow"))
     failed = next((item for item in bulk.begun if item.has_failed and item.fork_id is not None), None)
     if failed is not None and failed.fork_id is not None:
-        console.print(f"kairos show {words.short_id(failed.fork_id)}", style="dim")
+        console.print(safe(command("show", words.short_id(failed.fork_id), url=url)), style="dim", soft_wrap=True)

@@ -12,6 +12,7 @@ from rich.text import Text
 from kairos.authoring.redaction import Redaction
 from kairos.cli import exits, words
 from kairos.cli.database import reading
+from kairos.cli.repeating import command
 from kairos.cli.sources import SUFFIX
 from kairos.cli.terminal import out, print_json, safe
 from kairos.cli.usage import UsageError
@@ -95,4 +96,5 @@ def _print(written: Written, seconds: float) -> None:
     facts += f", {written.redacted} redacted" if written.redacted else ""
     console.print(f"{safe(facts)}; mode 0600, {seconds:.2g}s", style="dim", soft_wrap=True)
     if console.is_terminal:
-        console.print(f"kairos replay {safe(written.path)}   kairos show {safe(written.path)}", style="dim")
+        nexts = (command(verb, str(written.path)) for verb in ("replay", "show"))
+        console.print(safe("   ".join(nexts)), style="dim", soft_wrap=True)

@@ -18,6 +18,7 @@ from kairos.cli.database import connected
 from kairos.cli.filters import read_duration
 from kairos.cli.grid import Column, print_grid
 from kairos.cli.payloads import preview
+from kairos.cli.repeating import command
 from kairos.cli.terminal import err, is_live, one_line, out, print_json, print_wrapped, safe
 from kairos.cli.usage import UsageError
 from kairos.cli.waiting import see_through, wait_quietly
@@ -99,14 +100,14 @@ def fork_run(
                 print_plan(console, planned, info)
                 await _warn_if_unserved(console, reader, planned)
                 console.print()
-            return await _start(client, reader, planned, wait, seconds, timeout, as_json)
+            return await _start(client, reader, planned, wait, seconds, timeout, as_json, url)
 
     return asyncio.run(work())
 
 
 async def _start(
     client: AsyncClient, reader: Reader, planned: PlannedFork, wait: bool, seconds: float | None,
-    timeout: str | None, as_json: bool,
+    timeout: str | None, as_json: bool, url: str | None,
 ) -> int:  # fmt: skip
     run = await client.start_fork(planned)
     short = words.short_id(run.id)
@@ -121,7 +122,8 @@ async def _start(
     if not wait:
         out().print(head, soft_wrap=True)
         if out().is_terminal:
-            out().print(f"kairos watch {short}   kairos lineage {short}", style="dim")
+            nexts = (command(verb, short, url=url) for verb in ("watch", "lineage"))
+            out().print(safe("   ".join(nexts)), style="dim", soft_wrap=True)
         return exits.OK
     (out() if is_live() else err()).print(head, soft_wrap=True)
     return await see_through(reader, run.info.id, seconds, timeout, what="fork")

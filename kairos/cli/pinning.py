@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,6 +175,6 @@ def _tell(request: Request, record: RunRecord, test: Path, bundle: Path, steps: 
     console.print(
         f"pins {words.plural(len(steps), 'step')}: {safe(', '.join(steps[:10]))}", style="dim", soft_wrap=True
     )
-    console.print(Text("next: ", "cyan").append(safe(f"pytest {test}")), soft_wrap=True)
+    console.print(Text("next: ", "cyan").append(safe(shlex.join(["pytest", str(test)]))), soft_wrap=True)
     if not request.redact and not record.redactions:
         note("the bundle holds the run's data as recorded; --redact FIELD blanks what should not be in a repository")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from typing import Final
 
@@ -286,12 +286,19 @@ def _some(names: tuple[str, ...]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def next_lines(result: RunResult, run: str, choice: Choice) -> Iterable[str]:
-    """What to type next, in view of what came out."""
+def next_lines(result: RunResult, choice: Choice, replay: Callable[..., str]) -> Iterable[str]:
+    """What to type next, in view of what came out. `replay` writes the same command with other options."""
+    if choice.mode is not Mode.VERIFY or choice.fork_from is not None:
+        return
     first = result.first_divergence
-    missing = [step for step in result.steps if step.verdict is Verdict.MISSING and step.ended is not None]
     fixed = next((step for step in result.steps if step.verdict in (Verdict.FIXED, Verdict.NOT_RECORDED)), None)
-    if choice.mode is Mode.VERIFY and choice.fork_from is None and fixed is not None and first is None:
-        yield f"see it through with this code: kairos replay {run} --fork-from {fixed.name}"
-    elif missing and choice.mode is Mode.VERIFY and first is None and choice.only is None:
-        yield f"on new outputs: kairos replay {run} --mode propagate"
+    if fixed is not None and first is None:
+        yield f"see it through with this code: {replay('--fork-from', fixed.name)}"
+    elif choice.only is None and any(_reaches_further(step, result) for step in result.steps):
+        yield f"how far the new outputs reach: {replay('--mode', 'propagate')}"
+
+
+def _reaches_further(step: StepResult, result: RunResult) -> bool:
+    """Whether a step returns something else than was handed to a step below it."""
+    has_changed = step.differences is not None and step.verdict in (Verdict.DIVERGED_OUTPUT, Verdict.DIVERGED_EFFECTS)
+    return has_changed and any(step.name in below.planned.reads for below in result.steps)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kairos.cli.apps import require_app
+from kairos.cli.repeating import command
 from kairos.cli.stopping import Stopping
 from kairos.cli.usage import UsageError
 from kairos.domain.duration import parse_duration
@@ -52,6 +53,13 @@ class Request:
     stops: Stopping = field(default_factory=Stopping)
     trace: Mapping[str, Any] = field(default_factory=dict)
     looking_back: LookingBack | None = None
+
+    def again(self, *options: str) -> str:
+        """The command that replays the same run in the same surroundings with these options."""
+        return command(
+            "replay", self.run, *options, app=self.app, url=self.url, env=self.env, ignore=self.ignore,
+            allow_network=self.allow_network, allow_writes=self.allow_writes,
+        )  # fmt: skip
 
 
 def choice_of(request: Request) -> Choice:

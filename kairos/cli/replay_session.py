@@ -14,6 +14,7 @@ from rich.text import Text
 from kairos.cli import words
 from kairos.cli.database import PATIENCE, connected, open_existing
 from kairos.cli.forking import read_output, read_set
+from kairos.cli.repeating import command
 from kairos.cli.replay_json import document
 from kairos.cli.replay_lines import Lines, next_lines
 from kairos.cli.replay_request import Request
@@ -75,7 +76,7 @@ class ReplaySession:
         self.lines.finish(result)
         submitted = self._submit(result, version) if self.request.submit else None
         if submitted is None:
-            for line in next_lines(result, self.request.run, self.choice):
+            for line in next_lines(result, self.choice, self.request.again):
                 self.lines.say(Text("next: ", "cyan").append(safe(line)))
         if self.request.as_json:
             print_json(told | {"fork": submitted} | ({} if trace is None else {"trace": str(trace)}))
@@ -113,7 +114,9 @@ class ReplaySession:
         self.lines.say(
             Text.assemble("submitted: ", (fork, "green"), f", a fork of {run_id} from {self.choice.fork_from}")
         )
-        self.lines.say(Text("next: ", "cyan").append(f"kairos watch {words.short_id(fork)}"))
+        self.lines.say(
+            Text("next: ", "cyan").append(safe(command("watch", words.short_id(fork), url=self.request.url)))
+        )
         return fork
 
     def _prepare(self, replayer: Replayer, edits: Edits) -> tuple[Code, Plan]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from kairos.cli import exits
+from kairos.cli.repeating import command
 from kairos.cli.terminal import err, out, print_json, safe
 from kairos.cli.usage import UsageError
 from kairos.domain.names import nearest
@@ -62,7 +63,7 @@ class LookingBack:
     def look(self, trace: Path, say: Callable[[str], None]) -> None:
         """Step through it, serve it, or say how to."""
         if self.out is not None:
-            say(f"trace: {trace} ({trace.stat().st_size:,} bytes); open it with: kairos trace {trace}")
+            say(f"trace: {trace} ({trace.stat().st_size:,} bytes); open it with: {command('trace', str(trace))}")
         try:
             if self.out is None or self.reverse or self.port is not None:
                 open_trace(trace, port=self.port, color=self.color)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -21,6 +21,7 @@ from psycopg.conninfo import make_conninfo
 
 import kairos
 from kairos.authoring.loading import load_app
+from kairos.cli.backtesting import Request
 from tests.cli.cli_support import ROOT, working
 from tests.conftest import Server
 from tests.replay.replay_support import environment, warm
@@ -195,6 +196,11 @@ def test_the_lines_tell_how_many_would_differ_and_how(call: Call, shop: Shop) ->
     assert "[backtest] complete: 93 runs same or fixed, 7 differ (" in done.out
     newest = shop.run_ids[PLANTED[-1]]
     assert f"[backtest] next: kairos replay {newest} --only price" in done.out
+    named = Request(workflow="pricing", app="the shop.py", url="postgresql://me:secret@db/x", env=("PAUSE",))
+    assert named.again("1", "price") == (
+        "kairos replay 1 --only price --env PAUSE --app 'the shop.py' --database-url postgresql://me@db/x"
+    )
+    assert "--mode propagate" in replace(named, mode="propagate").again("1", "price")
     rows = [line.split() for line in done.out.splitlines() if line.strip().startswith(("STEP", "price ", "tax "))]
     assert rows == [
         ["STEP", "SAME", "SAME-ERROR", "DIVERGED:OUTPUT", "MISSING"], ["price", "93", "7"], ["tax", "100"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import shlex
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import kairos
 from kairos.authoring.loading import load_app
@@ -323,8 +324,31 @@ def test_the_lines_are_those_that_users_know(shop: Shop) -> None:
     )
     assert "shop.py:" in lines[10]
     assert done.line("close") == "[replay] step 6/6: close  MISSING (its input is not known: email never finished)"
-    assert re.fullmatch(r"\[replay\] complete: 3 same, 1 same-error, 2 missing \(\S+\)", lines[-2])
-    assert lines[-1] == f"[replay] next: on new outputs: kairos replay {shop.runs['six']} --mode propagate"
+    assert re.fullmatch(r"\[replay\] complete: 3 same, 1 same-error, 2 missing \(\S+\)", lines[-1])
+
+
+def test_the_commands_that_are_printed_can_be_typed(shop: Shop) -> None:
+    def following(done: Replayed) -> list[str]:
+        (line,) = [line for line in done.out.splitlines() if line.startswith("[replay] next: ")]
+        return shlex.split(line.partition("kairos replay ")[2])
+
+    fixed = shop.edited("the fix.py", ("if check > 4:", "if check > 40:"))
+    given = ["--env", "SHOP_SEEN", "--database-url", shop.database.dsn]
+    proved = replay(shop.place, shop.runs["six"], "--app", f"{fixed}:app", *given, env={"SHOP_SEEN": "1"})
+    typed = following(proved)
+    assert typed[:3] == [shop.runs["six"], "--fork-from", "charge"]
+    password = str(conninfo_to_dict(shop.database.dsn)["password"])
+    assert password not in proved.out
+    forked = replay(shop.place, *typed, env={"PGPASSWORD": password})
+    assert forked.code == 0, forked.err
+    assert "fixed; it was" in forked.line("charge")
+
+    typed = following(shop.replay("six", app=shop.edited("dear.py", ('fetch["cents"] / 100', 'fetch["cents"] / 10'))))
+    assert typed[1:3] == ["--mode", "propagate"]
+    reached = replay(shop.place, *typed, env={"KAIROS_DATABASE_URL": shop.database.dsn})
+    assert "new input" in reached.out
+    nothing_below = shop.edited("late.py", ('"sure": order.order_id', '"sure": 1'))
+    assert "next: " not in shop.replay("shapes", app=nothing_below).out
 
 
 def test_a_fix_is_proved_and_reaches_the_steps_below(shop: Shop) -> None:
