@@ -22,6 +22,7 @@ from kairos.cli import exits, words
 from kairos.cli.database import connected
 from kairos.cli.forking import (
     Edits,
+    as_usage,
     given_version,
     load_app_of,
     note_refusal,
@@ -160,7 +161,8 @@ def fork_many(given: BulkRequest, edits: Edits, *, app: str | None, url: str | N
             if not as_json:
                 await _print_plan(out(), forking, edits, given.is_dry)
             if bulk.items and not given.is_dry:
-                first = await forking.plan(bulk.items[0])
+                with as_usage():
+                    first = await forking.plan(bulk.items[0])
                 if not given_version(edits, first):
                     raise unannounced(first)
             if given.is_dry or not bulk.items:
@@ -358,7 +360,8 @@ async def _print_plan(console: Console, forking: Forking, edits: Edits, is_dry: 
     if bulk.items:
         first = bulk.items[0]
         # The first one in full: what is true of it is true of most, and mistakes in the edits show here.
-        planned = await forking.plan(first)
+        with as_usage():
+            planned = await forking.plan(first)
         print_plan(console, planned, first.info)
         if is_dry and not given_version(edits, planned):
             note_refusal(console, unannounced(planned))

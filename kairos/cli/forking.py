@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ from kairos.cli.waiting import see_through, wait_quietly
 from kairos.client.facts import read_workers
 from kairos.client.forking import LATEST, PlannedFork
 from kairos.domain.editing import read_value, split_edit
-from kairos.errors import WorkflowNotFound
+from kairos.errors import InvalidArgument, PayloadError, WorkflowNotFound
 from kairos.store.reader import Reader, RunInfo
 
 if TYPE_CHECKING:
@@ -79,9 +80,10 @@ def fork_run(
     async def work() -> int:
         async with connected(url) as (client, reader):
             info = await reader.run(await reader.find(name))
-            planned = await client.plan_fork(
-                info.id, from_step=edits.from_step, key=key, workflow=workflow_of(loaded, info, app), **arguments
-            )
+            with as_usage():
+                planned = await client.plan_fork(
+                    info.id, from_step=edits.from_step, key=key, workflow=workflow_of(loaded, info, app), **arguments
+                )
             refusal = None if given_version(edits, planned) else unannounced(planned)
             if is_dry:
                 if as_json:
@@ -103,6 +105,15 @@ def fork_run(
             return await _start(client, reader, planned, wait, seconds, timeout, as_json, url)
 
     return asyncio.run(work())
+
+
+@contextlib.contextmanager
+def as_usage() -> Iterator[None]:
+    """What cannot be forked as it was typed is wrong usage, exit code 2, as in `kairos replay --fork-from`."""
+    try:
+        yield
+    except (InvalidArgument, PayloadError, WorkflowNotFound) as exc:
+        raise UsageError(exc.message, hint=exc.hint) from exc
 
 
 async def _start(

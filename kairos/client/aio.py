@@ -482,7 +482,7 @@ class AsyncClient:
             from_step: where to go on: this step and what follows it run again.
             set: what to change, by path into the run's input or the output of a step that does not run again:
                 `{"input.amount": 5, "reserve.items[0].price": 9.5}`. The place must exist.
-            output: step -> an output for it; the step does not run.
+            output: step -> an output for it; the step does not run. That may be `from_step` itself, to repair it.
             version: `latest` (of `workflow` if that is given, else the one that workers announced last), `pinned` (the
                 parent's), or the beginning of a fingerprint.
             reason, author: kept in the fork's log; the author is the user of this process if left out.

@@ -147,6 +147,7 @@ def plan_fork(parent: Parent, graph: Graph, from_step: str, edits: Sequence[Edit
 
     Raises:
         InvalidArgument: there is no such step; an edit is of an output that would be made anew, or that is not there.
+            The output of `from_step` itself may be given: then it does not run either.
     """
     if from_step not in graph.steps:
         raise InvalidArgument(
@@ -155,6 +156,7 @@ def plan_fork(parent: Parent, graph: Graph, from_step: str, edits: Sequence[Edit
             from_step=from_step,
         )
     below = downstream_of(graph, from_step)
+    # An output for the fork point itself takes its place: what runs is what lies below it.
     overridden = {edit.step for edit in edits if edit.step is not None}
     for edit in edits:
         _check_edit(edit, parent, graph, from_step, below)
@@ -192,12 +194,12 @@ def _check_edit(edit: Edit, parent: Parent, graph: Graph, from_step: str, below:
     step = edit.step
     if step is None:
         return
-    if step == from_step or step in below:
-        after = graph.downstream[step]
-        later = f" To go on behind it with an output of yours, fork from {' or '.join(after[:3])}." if after else ""
+    if step in below:
+        what = f"the output of {step!r}" if edit.is_whole else repr(edit.path)
         raise InvalidArgument(
-            f"{edit.path!r}: {step!r} runs again in a fork from {from_step!r}, so its output cannot be given",
-            hint=f"Edit what it reads: `{INPUT}`, or a step before {from_step!r}.{later}",
+            f"{what} cannot be given: {step!r} runs again in a fork from {from_step!r}",
+            hint=f"Edit what it reads: `{INPUT}`, the output of {from_step!r}, or that of a step before it. "
+            f"Or fork from {step!r} with this output.",
             path=edit.path,
         )
     if not edit.is_whole and step not in parent.outputs:

@@ -128,15 +128,15 @@ def test_edits_are_typed_as_json_or_text(shop: Shop) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message", "hint"),
     [
-        (["--from", "chrge"], 1, "no step 'chrge'", "Did you mean 'charge'?"),
-        (["--from", "charge", "--set", "reserve.warehuse=B"], 1, "has no 'warehuse'", "Did you mean 'warehouse'?"),
-        (["--from", "charge", "--set", "input.parts=many"], 1, "parts", None),
-        (["--from", "charge", "--output", "email=1"], 1, "'email' runs again", "fork from"),
+        (["--from", "chrge"], 2, "no step 'chrge'", "Did you mean 'charge'?"),
+        (["--from", "charge", "--set", "reserve.warehuse=B"], 2, "has no 'warehuse'", "Did you mean 'warehouse'?"),
+        (["--from", "charge", "--set", "input.parts=many"], 2, "parts", None),
+        (["--from", "charge", "--output", "email=1"], 2, "'email' runs again", "fork from"),
         (["--from", "charge", "--set", "input.parts"], 2, "not PATH=VALUE", "input.amount=5"),
         (["--from", "charge", "--output", "reserve=B"], 2, "not JSON", "needs its quotes"),
         (["--from", "charge", "--output", "reserve=@none.json"], 2, "cannot be read", None),
         (["--from", "charge", "--set", "input.parts=1", "--set", "input.parts=2"], 2, "twice", None),
-        (["--from", "charge", "--version", "zzz"], 1, "no version", "kairos workflows"),
+        (["--from", "charge", "--version", "zzz"], 2, "no version", "kairos workflows"),
         (["--from", "charge", "--timeout", "3s"], 2, "--wait", "Add --wait"),
         (["--from", "charge", "--app", "flows.py:nix"], 1, "no app named 'nix'", "app"),
         ([], 2, "--from", None),
@@ -157,6 +157,25 @@ def test_mistakes_are_told_before_anything_starts(
     assert message in done.err
     assert hint is None or hint in done.err
     assert shop.database.fetch("select count(*) from kairos.fork") == [(0,)]
+
+
+def test_a_failed_step_is_repaired_by_an_output_for_it(shop: Shop) -> None:
+    (run,) = shop.failed("7")
+    app = shop.load(BROKEN)
+    plan = shop.run("fork", run, "--from", "charge", "--output", "charge=9.5", "--dry-run")
+    assert (plan.code, "1 reused, 1 given, 1 to run" in plan.out) == (0, True)
+    with working(app, shop.database.dsn):
+        done = shop.run("fork", run, "--from", "charge", "--output", "charge=9.5", "--wait")
+        assert (done.code, done.out) == (0, "9.5 from A\n")
+        fork = shop.run("runs", "--json").json["runs"][0]["id"]
+        changed = shop.run("fork", fork, "--from", "charge", "--set", "charge=1", "--wait")
+        assert (changed.code, changed.out) == (0, "1 from A\n")
+        # The last step: nothing is left to run, and the fork is done at once.
+        last = shop.run("fork", run, "--from", "email", "--output", 'email="by hand"', "--output", "charge=1", "--wait")
+        assert (last.code, last.out) == (0, "by hand\n")
+        typed = shop.run("fork", run, "--from", "charge", "--output", 'charge="much"')
+        assert typed.code == 2
+    assert shop.run("verify").code == 0
 
 
 def test_neither_a_run_nor_conditions_is_a_question(shop: Shop) -> None:
@@ -254,7 +273,7 @@ def test_edits_that_do_not_fit_are_told_before_the_first_fork(shop: Shop) -> Non
     shop.failed("1", "2")
     shop.load(FIXED)
     done = shop.run("fork", "--where", WHERE, "--from", "failed", "--set", "reserve.place=B", "--yes")
-    assert done.code == 1
+    assert done.code == 2
     assert "has no 'place'" in done.err
     assert shop.database.fetch("select count(*) from kairos.fork") == [(0,)]
 

@@ -14,7 +14,7 @@ from run_stories import NOON, OUTPUT, RUN_ID, Story, graph_of, scheduled
 from kairos.domain import canonical
 from kairos.domain.editing import Edit, apply_edits, read_edits, value_at, written
 from kairos.domain.events import Recorded, RunForked, StepsInherited, output_in
-from kairos.domain.forking import CHUNK, Origin, Parent, fork_events, plan_fork, read_parent
+from kairos.domain.forking import CHUNK, Origin, Parent, downstream_of, fork_events, plan_fork, read_parent
 from kairos.domain.graph import Graph, StepSpec
 from kairos.domain.payload import Payload
 from kairos.domain.projection import project
@@ -74,8 +74,9 @@ def test_reused_steps_that_ran_on_other_data_are_named() -> None:
     ("from_step", "edits", "message", "hint"),
     [
         ("chrge", {}, "there is no step 'chrge'", "Did you mean 'charge'?"),
-        ("charge", {"charge": 1}, "'charge' runs again in a fork from 'charge'", "fork from ship"),
-        ("charge", {"email": 1}, "'email' runs again", "Edit what it reads"),
+        ("charge", {"charge.x": 1}, "'charge' is not done", "charge=JSON"),
+        ("charge", {"email": 1}, "the output of 'email' cannot be given: 'email' runs again", "fork from 'email' with"),
+        ("charge", {"email.x": 1}, "'email.x' cannot be given: 'email' runs again", "the output of 'charge'"),
         ("charge", {"audit.x": 1}, "'audit' is not done", "audit=JSON"),
         ("charge", {"reserv.x": 1}, "names neither a step nor the input", "Did you mean 'reserve'?"),
         ("charge", {"reserve..x": 1}, "cannot be read from '..x' on", "input.amount"),
@@ -98,6 +99,46 @@ def test_an_output_for_a_step_that_is_not_done_is_taken() -> None:
     found = plan("reserve", "charge", {"audit": {"by": "hand"}})
     assert found.overridden == ("audit",)
     assert "audit" not in found.runs
+
+
+def test_an_output_for_the_fork_point_takes_its_place() -> None:
+    found = plan("reserve pack", "charge", {"charge": 9})
+    assert (list(found.reused), found.overridden) == (["reserve", "pack"], ("charge",))
+    assert found.runs == {
+        "ship": "downstream of charge", "email": "downstream of charge", "audit": "not done in the parent"
+    }  # fmt: skip
+    changed = plan("reserve pack charge ship email audit", "charge", {"charge.ok": False})
+    assert (changed.overridden, list(changed.runs), changed.stale) == (("charge",), ["ship", "email"], ())
+    last = plan("reserve pack charge ship audit", "email", {"email": None})
+    assert (last.overridden, last.runs) == (("email",), {})
+
+
+NAMES = "abcdefg"
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> Graph:
+    names = NAMES[: draw(st.integers(1, len(NAMES)))]
+    ups = [draw(st.sets(st.sampled_from(names[:i]))) if i else set() for i in range(len(names))]
+    return graph_of(**{name: " ".join(sorted(above)) for name, above in zip(names, ups, strict=True)})
+
+
+@given(st.data(), graphs())
+def test_each_step_is_reused_given_or_run_and_what_is_below_the_fork_point_runs(
+    data: st.DataObject, graph: Graph
+) -> None:
+    names = list(graph.steps)
+    from_step = data.draw(st.sampled_from(names))
+    below = downstream_of(graph, from_step)
+    done = data.draw(st.sets(st.sampled_from(names)))
+    outputs = data.draw(st.sets(st.sampled_from([name for name in names if name not in below])))
+    found = plan(" ".join(sorted(done)), from_step, dict.fromkeys(outputs, 1), graph)
+    kinds = [set(found.reused), set(found.overridden), set(found.runs)]
+    assert (set().union(*kinds), sum(map(len, kinds))) == (set(names), len(names))
+    assert set(found.overridden) == outputs
+    assert (from_step in found.runs) is (from_step not in outputs)
+    assert below <= set(found.runs)
+    assert set(found.reused) == done - below - outputs - {from_step}
 
 
 def test_an_unknown_step_is_given_no_output() -> None:

@@ -377,6 +377,12 @@ def test_edits_of_a_fork_are_checked_and_applied(shop: Shop) -> None:
     assert done.code == 0, done.err
     assert done.steps["charge"]["output"] == {"charged": 7.5, "items": 2}
     assert done.steps["email"]["output"] == "né: 7.5"
+    repaired = shop.replay("six", "--fork-from", "charge", "--output", 'charge={"charged": 3, "items": 2}', "--json")
+    assert repaired.code == 0, repaired.err
+    assert (repaired.verdicts["charge"], repaired.steps["charge"]["why"]) == ("served", "the output that was given")
+    assert repaired.steps["email"]["output"] == "42: 3"
+    last = shop.replay("six", "--fork-from", "close", "--output", "close=3", "--output", 'email="x"', "--json")
+    assert (last.verdicts["close"], last.verdicts["email"]) == ("served", "served")
     for arguments, complaint in (
         (["--set", "input.cents=[1]"], "cents: Input should be a valid integer"),
         (["--set", "fetch.cens=1"], "'fetch.cens' leads nowhere"),

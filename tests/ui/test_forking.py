@@ -146,7 +146,7 @@ def test_a_script_is_told_where_to_go(site: str, shop: Told) -> None:
         ({"m0": "json", "j0": '{"parts": 1}'}, "j0-wrong", "'order_id' is a required property"),
         ({"sets": "reserve.warehous=B"}, "-", "Did you mean 'warehouse'?"),
         ({"sets": "nothing"}, "-", "is not PATH=VALUE"),
-        ({"sets": "charge.each=5"}, "-", "runs again in a fork from 'charge'"),
+        ({"sets": "charge.each=5"}, "-", "'charge' is not done"),
         ({"sets": "input.parts=x"}, "-", "'x' is not of type 'integer'"),
         ({"from": "chrage"}, "fork-from-wrong", "Did you mean 'charge'?"),
         ({"version": "ffff"}, "fork-version-wrong", "means no version of workflow 'refund'"),
