@@ -35,6 +35,7 @@ def document(result: RunResult, record: RunRecord, choice: Choice, replayer: Rep
         "counts": {verdict.value: count for verdict, count in result.counts.items()},
         "first_divergence": result.first_divergence.name if result.first_divergence else None,
         "complete": not result.quit,
+        "not_run": result.left,
         "exit_code": result.exit_code,
     }
 

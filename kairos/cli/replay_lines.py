@@ -217,7 +217,12 @@ class Lines(Listener):
         took = format_duration(timedelta(seconds=time.monotonic() - self._began))
         style = {0: "green", 3: "bold red"}.get(result.exit_code, "red")
         ended = "ended early" if result.quit else "complete"
-        self.say(Text(f"{ended}: ").append(counts, style).append(f" ({took})", "dim"))
+        line = Text(f"{ended}: ").append(counts, style)
+        line.append(
+            f"; {result.left} of {words.plural(result.total, 'step')} not run to the end" if result.left else "",
+            "yellow",
+        )
+        self.say(line.append(f" ({took})", "dim"))
 
 
 def _what(result: StepResult) -> str:

@@ -82,6 +82,8 @@ class Player:
                 raise
             if self.setup.paced:
                 self.turns.told()
+            if self.stops.session.quit:  # once the step had ended
+                return True
         self.turns.catch_up()
         return False
 

@@ -370,7 +370,7 @@ class _Course:
             case m.Refused(message=message, hint=hint):
                 raise BreakpointError(message, hint=hint)
             case m.Finished(quit=quit):
-                self.result.quit = quit
+                self.result.quit = quit and self._done < len(self.plan.steps)
                 return False
             case _:
                 pass

@@ -90,6 +90,11 @@ class RunResult:
         """Steps in the plan."""
         return len(self.plan.steps)
 
+    @property
+    def left(self) -> int:
+        """Steps of which nothing is known, because the user ended the replay."""
+        return self.total - len(self.steps)
+
 
 class Code:
     """The code that a run was made by, beside the code that is at hand."""

@@ -146,6 +146,9 @@ class KairosPdb(pdb.Pdb):
         with self.session.lock, self._on_terminal(), _default_interrupt():
             if self.session.quit:
                 self._leave()
+            if self.session.alone:
+                self.set_continue()
+                return
             self.session.prompting = threading.get_ident()
             try:
                 self._greet()
@@ -331,8 +334,12 @@ class KairosPdb(pdb.Pdb):
     def do_EOF(self, arg: str) -> Any:
         """EOF
 
-        The end of the input (Ctrl-D) ends the replay.
+        Ctrl-D ends the replay. At the end of a file or pipe it goes on, and stops no more.
         """
+        if not self.stdin.isatty():
+            self.message("\nend of input: nobody is at the prompt; the replay goes on and stops no more")
+            self.session.alone = True
+            return self.do_continue("")
         self.message("\nend of input: the replay ends here")
         self.set_quit()
         return True

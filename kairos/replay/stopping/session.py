@@ -29,6 +29,7 @@ class Session:
         greeted: the step has had its banner.
         prompting: ident of the thread that stands at the prompt; `last_thread`: name of the one that did last.
         quit: asked for; nothing runs any more after it.
+        alone: the input has ended, and it was no terminal: nobody can answer, so nothing stops any more.
     """
 
     out: IO[str]
@@ -37,6 +38,7 @@ class Session:
     prompting: int | None = None
     last_thread: str = "MainThread"
     quit: bool = False
+    alone: bool = False
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     @property

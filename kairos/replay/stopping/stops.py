@@ -7,7 +7,8 @@
         value = step.fn(**arguments)                # or the event loop's run_until_complete
     stops.returned(output)                          # as encoded; for --break-on diverge
 
-`around` lets every exception of the step through, and raises `DebuggerQuit` once the user has quit.
+`around` lets every exception of the step through, and raises `DebuggerQuit` once the user has quit in its
+midst. Who quits when it has ended has seen what came of it: then `session.quit` says that nothing more is to be run.
 Without a breakpoint for the step it does nothing: no tracing, no facts are made.
 """
 
@@ -257,6 +258,8 @@ class Visit:
         session.make_facts = self.facts
         try:
             self._stops.backend.examine(exc, self.facts())
+        except DebuggerQuit:
+            session.quit = True  # after this step: it has ended, and how is known
         finally:
             session.make_facts = None
 

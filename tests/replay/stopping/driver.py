@@ -80,6 +80,8 @@ def main(path: str) -> int:
     try:
         for item in job["steps"]:
             failed |= run(stops, workflow.steps[item["step"]], item, job, upstream, loop)
+            if stops.session.quit:
+                raise DebuggerQuit(0)
     except DebuggerQuit:
         print("[replay] ended by the debugger")
         return 40

@@ -132,10 +132,13 @@ def test_quitting_in_a_thread_ends_the_replay(drive: Drive) -> None:
     assert (done.returncode, done.stderr) == (QUIT, "")
 
 
-def test_the_end_of_the_input_ends_the_replay(drive: Drive) -> None:
-    done = drive.piped("", "reserve", break_at=["reserve"])
-    assert "end of input: the replay ends here\n[replay] ended by the debugger\n" in done.stdout
-    assert (done.returncode, done.stderr) == (QUIT, "")
+def test_at_the_end_of_the_input_it_goes_on_and_stops_no_more(drive: Drive) -> None:
+    done = drive.piped("", "reserve", "charge", "settle", break_at=["reserve", "charge"], break_on=["fail"])
+    assert done.stdout.count("end of input: nobody is at the prompt; the replay goes on and stops no more") == 1
+    assert done.stdout.count("[replay] stopped in") == 1
+    assert "step charge  OK" in done.stdout
+    assert "step settle  OK" in done.stdout
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_ctrl_c_at_the_prompt_asks_before_it_ends(drive: Drive) -> None:

@@ -89,5 +89,7 @@ def test_the_step_goes_on_failing_after_the_prompt(drive: Drive) -> None:
 
 def test_quitting_there_ends_the_replay(drive: Drive) -> None:
     done = drive.piped("q\n", "divide", "settle", break_on=["fail"])
-    assert done.stdout.endswith("(kairos) [replay] ended by the debugger\n")
+    assert done.stdout.endswith(
+        "(kairos) [replay] step divide  FAIL ZeroDivisionError\n[replay] ended by the debugger\n"
+    )
     assert (done.returncode, done.stderr) == (40, "")

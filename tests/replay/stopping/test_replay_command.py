@@ -157,9 +157,14 @@ def test_from_a_failed_run_to_a_fixed_and_verified_fork(shop: Shop, terminal: Ca
     second.says(r"\[replay\] stopped in tax, attempt 1")
     second.asks("inp check", r"check = {'cents': 100, 'country': 'fr'}")
     second.asks("n", r"-> rate = rates")
-    second.asks("q", r"\[replay\] ended early")
+    second.asks("q", r"\[replay\] ended early: 3 served; 3 of 6 steps not run to the end")
     assert second.ends() == 0
     assert "Traceback" not in second.text
+
+    third = terminal("replay", "last", "--post-mortem")
+    third.says(r"the same error as recorded")
+    third.asks("q", r"\[replay\] complete: 1 same-error, 3 served, 2 missing")
+    assert third.ends() == 0
 
     path = shop.folder / "shop.py"
     path.write_text(path.read_text().replace('{"de": 19}', '{"de": 19, "fr": 20}'))
