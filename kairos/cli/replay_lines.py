@@ -21,7 +21,7 @@ from kairos.replay.messages import Ended, Hello, Leak, Loaded, Said
 from kairos.replay.plan import GIVEN, Choice, Mode, PlannedStep
 from kairos.replay.replayer import Listener
 from kairos.replay.results import Code, RunResult, StepResult
-from kairos.replay.verdicts import DIVERGED, Verdict
+from kairos.replay.verdicts import Verdict
 
 INDENT: Final = 9
 SLOW: Final = 2.0
@@ -145,7 +145,7 @@ class Lines(Listener):
         line.append(word, style).append(f" ({safe(self._reason(result))})" if self._reason(result) else "", style)
         for extra in _extras(result):
             line.append(f"  {extra}", "dim")
-        if result.verdict in DIVERGED and not self._first:
+        if result.has_diverged and not self._first:
             self._first = result.name
             line.append("  <- first divergence", "bold red")
         self.say(line)
@@ -241,6 +241,8 @@ def _what(result: StepResult) -> str:
             return f"fixed; it was {one_line(was, 120)}"
         case Verdict.NOT_RECORDED:
             return "not recorded; " + (_ENDINGS[then.ending] if then is not None else "it had not started")
+        case Verdict.SAME_ERROR if ended.outcome == "crashed":
+            return f"the process died as it did then: {result.why}"
         case Verdict.SAME_ERROR:
             return f"the same error: {error}"
         case Verdict.NEW_ERROR:
@@ -283,7 +285,7 @@ def _remarks(result: StepResult, ended: Ended) -> Iterator[str]:
         yield f"effects that are recorded and were not asked for: {_some(use.missing)}"
     if use.extra and result.verdict is Verdict.DIVERGED_EFFECTS:
         yield f"effects that are not recorded: {_some(use.extra)}; they happened here, under the guards"
-    if result.verdict is not Verdict.CRASHED:
+    if ended.outcome != "crashed":
         yield from ended.notes
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 
 from msgspec import Struct, field
 
@@ -23,6 +25,7 @@ from kairos.domain.events import (
 )
 from kairos.domain.payload import NULL, Payload
 
+_DEATH: Final = re.compile(r"\(([^()]+)\)$")
 EffectKey = tuple[str, int]
 """(name, ordinal) of an effect."""
 
@@ -45,6 +48,7 @@ class Attempt(Struct):
     Attributes:
         effects: what it recorded itself, successes and errors, in order.
         reason: why it was lost or cancelled.
+        death: what ended its process, if the step has taken it along and that is known: `SIGSEGV`, `exit code 3`.
     """
 
     number: int
@@ -56,6 +60,7 @@ class Attempt(Struct):
     timed_out: bool = False
     duration_us: int = 0
     reason: str = ""
+    death: str = ""
     effects: list[EffectRecorded] = field(default_factory=list)
 
 
@@ -131,9 +136,11 @@ def facts_of(history: Iterable[Recorded], steps: Iterable[str]) -> RunFacts:
                 attempt = open_attempts[event.step, event.token]
                 attempt.ending, attempt.error, attempt.timed_out = Ending.FAILED, event.error, event.timed_out
                 attempt.duration_us = event.duration_us
+                attempt.death = _death(event.error)
             case LeaseLost():
                 attempt = open_attempts[event.step, event.token]
                 attempt.ending, attempt.reason = Ending.LOST, _loss(event)
+                attempt.death = event.signal or ""
             case StepCancelled():
                 last = run.steps[event.step].attempt()
                 if last is not None and last.ending is Ending.OPEN:
@@ -150,6 +157,12 @@ def facts_of(history: Iterable[Recorded], steps: Iterable[str]) -> RunFacts:
             case _:
                 pass
     return run
+
+
+def _death(error: ErrorInfo) -> str:
+    """As the last crash of a step that has died too often is recorded: in brackets at the end of its error."""
+    found = _DEATH.search(error.message) if error.type == "kairos.WorkerCrashed" else None
+    return found[1] if found is not None else ""
 
 
 def _loss(event: LeaseLost) -> str:

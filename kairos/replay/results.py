@@ -8,7 +8,7 @@ from difflib import unified_diff
 
 from kairos.domain.fingerprint import Definition
 from kairos.replay.compare import Differences
-from kairos.replay.facts import Attempt
+from kairos.replay.facts import Attempt, Ending
 from kairos.replay.messages import Ended, Leak
 from kairos.replay.plan import Action, Plan, PlannedStep
 from kairos.replay.verdicts import DIVERGED, Verdict, exit_code
@@ -41,6 +41,14 @@ class StepResult:
     def name(self) -> str:
         """The step's name."""
         return self.planned.name
+
+    @property
+    def has_diverged(self) -> bool:
+        """Whether it does something else than then. A step that hung then and hangs here does not."""
+        then = self.recorded
+        open_ended = then is not None and not then.death and then.ending in (Ending.OPEN, Ending.LOST, Ending.CANCELLED)
+        hung = open_ended or (then is not None and then.timed_out)
+        return self.verdict in DIVERGED and not (self.verdict is Verdict.INTERRUPTED and hung)
 
     @property
     def was_run(self) -> bool:
@@ -77,7 +85,7 @@ class RunResult:
     @property
     def first_divergence(self) -> StepResult | None:
         """The first step that differs, in the order of the plan."""
-        return next((step for step in self.steps if step.verdict in DIVERGED), None)
+        return next((step for step in self.steps if step.has_diverged), None)
 
     @property
     def counts(self) -> Mapping[Verdict, int]:

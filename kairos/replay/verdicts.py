@@ -22,7 +22,7 @@ class Verdict(StrEnum):
     FIXED = "fixed"
     """It failed then, and returns now."""
     SAME_ERROR = "same-error"
-    """It fails as it failed then: same type, same message."""
+    """It fails as it failed then: same type, same message; or it takes the process with it in the same way."""
     NOT_RECORDED = "not-recorded"
     """It had not ended then (it hung, crashed, waited or never started), and returns now."""
     APPROXIMATE = "approximate"
@@ -108,7 +108,7 @@ def judge(then: Attempt | None, recorded: bytes | None, now: Ended, compare: Com
 def _judge_failure(then: Attempt | None, now: Ended) -> Verdict:
     was_timeout = then is not None and then.timed_out
     if now.outcome == "crashed":
-        return Verdict.CRASHED
+        return Verdict.SAME_ERROR if then is not None and is_same_death(then, now) else Verdict.CRASHED
     if now.outcome in ("interrupted", "timeout"):
         return Verdict.SAME_ERROR if was_timeout and now.outcome == "timeout" else Verdict.INTERRUPTED
     if then is None or then.error is None or now.problem is None:
@@ -122,6 +122,11 @@ _ADDRESS: Final = re.compile(r"0x[0-9a-fA-F]{6,16}\b")
 def is_same_error(then: ErrorInfo, now: ErrorInfo) -> bool:
     """Whether type and message are the same; addresses of objects in it do not count."""
     return then.type == now.type and _ADDRESS.sub("0x", then.message) == _ADDRESS.sub("0x", now.message)
+
+
+def is_same_death(then: Attempt, now: Ended) -> bool:
+    """Whether the process ended now as it ended then, by the same signal or exit code."""
+    return bool(then.death) and now.notes[:1] in ((then.death,), (f"signal {then.death}",))
 
 
 def exit_code(verdicts: Iterable[Verdict]) -> int:

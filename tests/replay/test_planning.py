@@ -26,7 +26,7 @@ from kairos.errors import InvalidArgument
 from kairos.replay.compare import Differences, compare
 from kairos.replay.facts import Ending, RunFacts, facts_of
 from kairos.replay.messages import EffectUse, Ended, Leak, Problem
-from kairos.replay.plan import GIVEN, Action, Choice, Mode, Plan, make_plan
+from kairos.replay.plan import GIVEN, Action, Choice, Mode, Plan, PlannedStep, make_plan
 from kairos.replay.results import RunResult, StepResult
 from kairos.replay.verdicts import FINE, Verdict, exit_code, is_same_error, judge
 
@@ -203,6 +203,49 @@ OTHER = Ended(step="a", outcome="done", output=b"9")
 RAISED = Ended(step="a", outcome="failed", problem=Problem.of(ErrorInfo("builtins.ValueError", "no")))
 RAISED_OTHER = Ended(step="a", outcome="failed", problem=Problem.of(ErrorInfo("builtins.KeyError", "no")))
 MORE = EffectUse(extra=("x #1",))
+
+
+def died(how: str) -> Ended:
+    return Ended(step="a", outcome="crashed", notes=(how,))
+
+
+def dead(how: str) -> RunFacts:
+    error = ErrorInfo("kairos.WorkerCrashed", f"its process died 3 times while running nothing else{how}")
+    return facts_of(
+        history(started("a"), StepFailed(step="a", attempt=1, token=1, error=error, retry_at=None)), LINE.steps
+    )
+
+
+LOST = facts_of(
+    history(started("a"), LeaseLost(step="a", attempt=1, token=1, reason="crashed", signal="SIGSEGV")), LINE.steps
+)
+
+
+@pytest.mark.parametrize(
+    ("facts", "ended", "expected"),
+    [
+        (dead(" (exit code 3)"), died("exit code 3"), "same-error"),
+        (dead(" (exit code 3)"), died("exit code 4"), "crashed"),
+        (dead(" (exit code 3)"), died("signal SIGSEGV"), "crashed"),
+        (dead(" (SIGSEGV)"), died("signal SIGSEGV"), "same-error"),
+        (dead(""), died("signal SIGSEGV"), "crashed"),
+        (LOST, died("signal SIGSEGV"), "same-error"),
+        (LOST, died("signal SIGKILL"), "crashed"),
+        (DONE, died("exit code 3"), "crashed"),
+        (FAILED, died("exit code 3"), "crashed"),
+        (HUNG, died("exit code 3"), "crashed"),
+        (NEVER, died("exit code 3"), "crashed"),
+    ],
+)
+def test_a_crash_that_comes_again_is_the_same_error(facts: RunFacts, ended: Ended, expected: str) -> None:
+    assert verdict(ended, facts) == expected
+
+
+@pytest.mark.parametrize(("facts", "expected"), [(HUNG, False), (LOST, True), (DONE, True), (NEVER, True)])
+def test_a_step_that_hung_then_and_hangs_here_is_no_divergence(facts: RunFacts, expected: bool) -> None:
+    planned = PlannedStep(name="a", action=Action.RUN)
+    ended = Ended(step="a", outcome="interrupted")
+    assert StepResult(planned, 1, Verdict.INTERRUPTED, facts.step("a").attempt(), ended=ended).has_diverged is expected
 
 
 @pytest.mark.parametrize(
