@@ -16,6 +16,7 @@ from kairos.cli import exits, words
 from kairos.cli.apps import require_app
 from kairos.cli.backtest_lines import Lines, document
 from kairos.cli.database import PATIENCE, open_existing
+from kairos.cli.ending import orderly
 from kairos.cli.filters import read_duration, read_moment, read_status
 from kairos.cli.repeating import command
 from kairos.cli.terminal import err, out, print_error, print_json, safe
@@ -80,7 +81,8 @@ class Request:
 def run_backtest(request: Request) -> int:
     """Replay the runs, and print what comes of it. The exit codes are those of `verdicts`."""
     try:
-        return _Backtest(request).run()
+        with orderly():
+            return _Backtest(request).run()
     except (InvalidArgument, WorkflowNotFound, ReplayError) as exc:
         leaks = getattr(exc, "leaks", ())
         if isinstance(exc, AppUnavailable) and not request.as_json:

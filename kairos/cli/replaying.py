@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from kairos.cli.ending import orderly
 from kairos.cli.replay_request import Request, choice_of, settings_of
 from kairos.cli.terminal import err, print_error, safe
 from kairos.errors import (
@@ -25,6 +26,11 @@ from kairos.replay.verdicts import STOPPED, UNREADABLE, USAGE
 
 def replay_run(request: Request) -> int:
     """Replay, and print what comes of it. The exit codes are those of `verdicts`."""
+    with orderly():
+        return _replay(request)
+
+
+def _replay(request: Request) -> int:
     try:
         choice = choice_of(request)
         with Replayer(settings_of(request, choice)) as replayer:

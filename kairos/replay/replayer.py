@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +30,7 @@ from kairos.errors import (
 from kairos.replay import messages as m
 from kairos.replay.compare import Differences, Ignore, compare
 from kairos.replay.facts import Ending, RunFacts, facts_of
+from kairos.replay.folders import ReplayFolder
 from kairos.replay.guard import scrub_environment
 from kairos.replay.plan import Action, Choice, Mode, Plan, PlannedStep, make_plan
 from kairos.replay.process import PATIENCE, ChildProcess, Died, Waiting, check_alive
@@ -124,7 +123,8 @@ class Replayer:
     def __init__(self, settings: Settings, listener: Listener | None = None) -> None:
         self.settings = settings
         self.listener = listener or Listener()
-        self.folder = Path(tempfile.mkdtemp(prefix="kairos-replay-"))
+        self._own = ReplayFolder()
+        self.folder = self._own.path
         self.hello: m.Hello | None = None
         self.loaded: m.Loaded | None = None
         self._scratch = self.folder / "scratch"
@@ -139,7 +139,7 @@ class Replayer:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.end_child(at_once=kind is not None)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._own.remove()
 
     def launch(self) -> None:
         """Have a child made, and do not wait for it."""
