@@ -84,11 +84,19 @@ def _serve(app: App, channel: Channel, player: Player, stand_ins: StandIns) -> N
                 channel.send(_check(app, request))
             case m.Replay():
                 stand_ins.known = request.secrets
+                _hear_interrupts()
                 channel.send(m.Finished(player.play(request)))
             case None:
                 return
             case _:
                 pass
+
+
+def _hear_interrupts() -> None:
+    """SIGINT was blocked until now by the parent, who ends all at once before anything runs."""
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # one that waits is forgotten
+    signal.signal(signal.SIGINT, handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _load(spec: str, fence: Fence, channel: Channel) -> App | None:

@@ -45,6 +45,8 @@ class ChildProcess:
         stdin: what it reads; None for standard input.
         folder: where it starts; None for the folder of this process.
         shielded: Ctrl-C is not its business; this process gets a KeyboardInterrupt, as ever.
+
+    Until it is `ready`, Ctrl-C raises KeyboardInterrupt in this process, and the child is deaf to it.
     """
 
     def __init__(
@@ -55,6 +57,9 @@ class ChildProcess:
         ask_read, self._ask = os.pipe()
         self._hear, say_write = os.pipe()
         command = [sys.executable, *options, "-m", "kairos.replay.child", str(ask_read), str(say_write)]
+        self._is_ready = False
+        # Blocked signals stay blocked over an exec: the child lets them in once it can take them.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             self._popen = subprocess.Popen(
                 [*command, str(os.getpid())],
@@ -69,6 +74,7 @@ class ChildProcess:
         finally:
             os.close(ask_read)
             os.close(say_write)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self._lines: deque[bytes] = deque()
         self._begun: list[bytes] = []
         self._interrupts = 0
@@ -80,6 +86,10 @@ class ChildProcess:
     def pid(self) -> int:
         """Its process id."""
         return self._popen.pid
+
+    def ready(self) -> None:
+        """It is going to replay: from now on Ctrl-C is for the step that runs."""
+        self._is_ready = True
 
     def ask(self, request: Request) -> None:
         """Send a request. A child that is gone does not hear it: `answers` tells."""
@@ -147,6 +157,8 @@ class ChildProcess:
         return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
     def _on_interrupt(self, number: int, frame: object) -> None:
+        if not self._is_ready:
+            raise KeyboardInterrupt
         # The terminal has told the child too: it ends the step, and this process goes on.
         self._interrupts += 1
         if self._patience is not None and self._interrupts >= self._patience:

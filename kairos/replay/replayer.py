@@ -328,6 +328,7 @@ class _Course:
             if self._done == len(self.plan.steps) or self.result.quit:
                 return
             child = self.replayer.child
+            child.ready()
             child.ask(self._request(bundle))
             for answer in child.answers():
                 if not self._hear(answer):

@@ -76,6 +76,15 @@ def left(place: Path) -> list[Path]:
     return list((place / "tmp").iterdir())
 
 
+def test_ctrl_c_while_the_app_is_imported_ends_it_quietly(start: Start, tmp_path: Path) -> None:
+    process = start("importing")
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    said, complained = process.communicate(timeout=20)
+    assert (process.returncode, complained) == (130, "")
+    assert "Traceback" not in said
+    assert left(tmp_path) == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda number: signal.Signals(number).name)
 def test_a_replay_that_is_told_to_end_takes_its_folder_along(start: Start, tmp_path: Path, number: int) -> None:
     process = start("running")
