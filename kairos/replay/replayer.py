@@ -11,6 +11,8 @@ from pathlib import Path
 from subprocess import DEVNULL
 from typing import Any, Final, TypeVar
 
+from msgspec import structs
+
 from kairos.domain import canonical
 from kairos.domain.editing import Edit, apply_edits, read_edits
 from kairos.domain.fingerprint import Definition
@@ -37,6 +39,7 @@ from kairos.replay.process import PATIENCE, ChildProcess, Died, Waiting, check_a
 from kairos.replay.record import RunRecord
 from kairos.replay.results import Code, RunResult, StepResult
 from kairos.replay.verdicts import Verdict, judge
+from kairos.replay.withheld import hint_of
 
 T = TypeVar("T", bound=m.Answer)
 
@@ -117,6 +120,7 @@ class Replayer:
     """One child at a time, and the runs that it replays. To be used in a `with` statement.
 
     Attributes:
+        withheld: names of variables that are set here, and that the child does not have.
         trace_file: where the recorded lines of the step of `Settings.trace` are, once it was replayed.
     """
 
@@ -132,6 +136,7 @@ class Replayer:
         self.trace_file = self._scratch / "step.ktrace"
         self._child: ChildProcess | None = None
         self._is_started = False
+        self.withheld: frozenset[str] = frozenset()
         self._described: dict[str, m.Described] = {}
 
     def __enter__(self) -> Replayer:
@@ -168,7 +173,7 @@ class Replayer:
                     break
                 case m.CannotLoad():
                     self.end_child()
-                    raise _unavailable(answer)
+                    raise _unavailable(answer, self.withheld)
                 case m.Noted(text=text):
                     self.listener.noted(text)
                 case _:
@@ -269,6 +274,7 @@ class Replayer:
         environ = {name: value for name, value in os.environ.items() if name not in _DATABASE}
         if not s.live:
             environ = scrub_environment(environ, s.environment, scratch=self._scratch)
+        self.withheld = frozenset(os.environ) - frozenset(environ) - frozenset(_DATABASE)
         reads = None if s.interactive else DEVNULL
         writes = DEVNULL if s.mute else 2 if s.quiet else None
         errors = DEVNULL if s.mute else None
@@ -407,6 +413,9 @@ class _Course:
                 self._changed[step.name] = ended.output
             elif not ended.same:
                 self._failed.append(step.name)
+        if judged.verdict is Verdict.NEW_ERROR and ended.problem is not None:
+            hint = hint_of(ended.problem.error.summary, self.replayer.withheld)
+            ended = structs.replace(ended, notes=(*ended.notes, hint)) if hint else ended
         self._add(StepResult(
             step, self._done + 1, judged.verdict, recorded, None if output is None else output.size, ended,
             judged.differences, self.code.change(step.name), self._why(ended),
@@ -460,12 +469,14 @@ def _secrets(record: RunRecord) -> dict[str, str]:
     return found
 
 
-def _unavailable(answer: m.CannotLoad) -> KairosError:
+def _unavailable(answer: m.CannotLoad, withheld: Iterable[str]) -> KairosError:
     if answer.kind == "GuardUnavailable":
         return GuardUnavailable(answer.message, hint=answer.hint)
     return AppUnavailable(
         f"the app cannot be imported: {answer.kind}: {answer.message}" if answer.trace else answer.message,
-        hint=answer.hint or "The error is the app's own; its traceback stands above.",
+        hint=answer.hint
+        or hint_of(f"{answer.kind}: {answer.message}", withheld)
+        or "The error is the app's own; its traceback stands above.",
         trace=answer.trace,
         leaks=answer.leaks,
     )

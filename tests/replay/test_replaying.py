@@ -499,6 +499,14 @@ def test_what_cannot_be_read_or_loaded_has_its_own_code(shop: Shop) -> None:
     assert broken.code == 2
     assert 'broken.py", line 2, in <module>' in broken.err
     assert "kairos/replay/child.py" not in broken.err
+    (shop.place / "asks.py").write_text("import os\nREGION = os.environ['SHOP_REGION']\n" + APP)
+    asks = shop.replay("six", app="asks.py", env={"SHOP_REGION": "eu-1"})
+    assert asks.code == 2
+    assert "hint: SHOP_REGION is set here, but a replay passes no variables on unless they are named: --env" in asks.err
+    assert "eu-1" not in asks.err + asks.out
+    assert shop.replay("six", "--env", "SHOP_REGION", app="asks.py", env={"SHOP_REGION": "eu-1"}).code == 0
+    later = shop.edited("later.py", ('return len(fetch["items"])', 'return int(os.environ["SHOP_COUNT"])'))
+    assert "--env SHOP_COUNT" in shop.replay("six", "--only", "check", app=later, env={"SHOP_COUNT": "5"}).out
     (shop.place / "empty.py").write_text("import kairos\napp = kairos.App('other')\n")
     empty = shop.replay("six", app="empty.py")
     assert empty.code == 2
