@@ -1,4 +1,4 @@
-"""A child process that does one deed of `escapes` and `harmless` after the other, as it is told on its input.
+"""A child process that does one deed of `escapes`, `harmless` or `refusals` after the other, as its input tells it.
 
 Argument: a JSON object with `guard` (whether to put the guards up), `answers` (a descriptor), the fields of `Policy`,
 `old_thread` (start one before the guards), `no_kernel` (as if it had neither layer) and `system` (its name).
@@ -57,7 +57,9 @@ def main() -> None:
     escapes = importlib.import_module("escapes")
     escapes.OLD_THREAD = old_thread
     importlib.import_module("harmless").ESTABLISHED = established
-    deeds = {**escapes.NETWORK, **escapes.WRITES, **importlib.import_module("harmless").HARMLESS}
+    refusals = importlib.import_module("refusals")
+    deeds = {**escapes.NETWORK, **escapes.WRITES, **importlib.import_module("harmless").HARMLESS, **refusals.OWN}
+    deeds |= {name: deed for name, (deed, _) in refusals.KERNEL.items()}
     print(json.dumps(hello), file=answers, flush=True)
     for request in sys.stdin:
         order = json.loads(request)

@@ -175,3 +175,8 @@ def signal_itself(_: World) -> object:
     finally:
         signal.signal(signal.SIGUSR1, before)
     return len(got)
+
+
+@harmless
+def ask_whether_another_process_lives(_: World) -> object:
+    return os.kill(os.getppid(), 0)

@@ -86,6 +86,10 @@ def test_what_reaches_other_processes_is_refused(machine: seccomp.Machine, netwo
         for other in (PID + 1, 1, 0, -1, -PID):
             assert verdict(machine, number, other, 15, network=network) == REFUSE
     assert verdict(machine, machine.numbers["kill"], 1, 0) == ALLOW
+    for name, commands in (("fcntl", (8, 15)), ("ioctl", (0x8901, 0x8902))):  # signals from a descriptor, to anybody
+        for command in commands:
+            assert verdict(machine, machine.numbers[name], 3, command, network=network) == REFUSE
+        assert verdict(machine, machine.numbers[name], 3, 1, network=network) == ALLOW
 
 
 @machines
@@ -104,6 +108,7 @@ def test_each_version_of_landlock_is_asked_for_what_it_knows(tmp_path: Path) -> 
     assert sizes == {1: 8, 2: 8, 3: 8, 4: 16, 5: 16, 6: 24, 7: 24, 8: 24}
     assert [landlock.file_rights(version) for version in (1, 2, 3, 4, 5)] == [0x1FF2, 0x3FF2, 0x7FF2, 0x7FF2, 0xFFF2]
     assert struct.unpack("=3Q", landlock.ruleset(6, nothing)) == (0xFFF2, 3, 3)
+    assert struct.unpack("=3Q", landlock.ruleset(6, nothing, signals=False)) == (0xFFF2, 3, 1)
     every_port = Policy(tmp_path, allow_network=(("db", None),))
     assert struct.unpack("=2Q", landlock.ruleset(4, every_port)) == (0x7FF2, 1)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.replay import escapes, harmless
+from tests.replay import escapes, harmless, refusals
 from tests.replay.guard_world import Child, Outside, child
 
 DEEDS = {**escapes.NETWORK, **escapes.WRITES}
@@ -76,6 +76,21 @@ def test_what_stays_within_works_as_without_guards(guarded: Child, free: Child, 
     expected, done = free.do(deed), guarded.do(deed)
     assert "error" not in expected, expected
     assert done == expected
+
+
+@pytest.mark.parametrize("deed", refusals.OWN)
+def test_an_error_of_the_step_itself_is_no_leak_whatever_its_number(guarded: Child, free: Child, deed: str) -> None:
+    expected, done = free.do(deed), guarded.do(deed)
+    assert expected["error"]
+    assert done == expected
+
+
+@pytest.mark.parametrize("deed", refusals.KERNEL)
+def test_what_only_the_kernel_refused_is_told_by_its_name(guarded: Child, free: Child, deed: str) -> None:
+    assert "error" not in free.do(deed)
+    (leak,) = guarded.do(deed)["leaks"]
+    assert f"{leak['what']} {leak['target']}" == refusals.KERNEL[deed][1]
+    assert (leak["function"], leak["layer"]) == (deed, "kernel")
 
 
 def test_an_attempt_is_told_once_however_often_it_is_made(guarded: Child) -> None:

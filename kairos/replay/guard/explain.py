@@ -7,7 +7,6 @@ the user's code that a traceback still knows.
 from __future__ import annotations
 
 import errno
-import linecache
 import os
 import re
 import sys
@@ -26,6 +25,7 @@ from kairos.replay.guard.leaks import (
     ReplayBlocked,
     is_own_code,
 )
+from kairos.replay.guard.refused import is_raised_by_python, is_raised_by_user, refused_call
 
 _Found = tuple[str, str, str]
 """Kind, deed and target."""
@@ -35,7 +35,6 @@ _SAYS_REFUSED: Final = re.compile(r"\b(Permission denied|Operation not permitted
 _TCP: Final = re.compile(r'server at "([^"]+)"(?: \([^)]*\))?, port (\d+)')
 _UNIX: Final = re.compile(r'server on socket "([^"]+)"')
 _NO_DETAILS: Final = "no error details available"
-_SPECIAL_FILE: Final = re.compile(r"\b(mkfifo|mknod)\b")
 _READ_ONLY: Final = ("attempt to write a readonly database", "unable to open database file")
 
 
@@ -51,16 +50,18 @@ def explain(exc: BaseException, ledger: Ledger, around: Surroundings) -> Leak | 
         return stopped[0].leak
     for error in errors:
         place = _place([error, *errors])
-        if (found := _from_kernel(error, around, place)) is not None:
+        if (found := _from_kernel(error, around)) is not None:
             at = place or Place("", 0, "")
             hint = hint_for(found[0])
             return ledger.note(Leak(*found, at.file, at.line, at.function, hint=hint, layer="kernel"))
     return None
 
 
-def _from_kernel(error: BaseException, around: Surroundings, place: Place | None) -> _Found | None:
+def _from_kernel(error: BaseException, around: Surroundings) -> _Found | None:
     if isinstance(error, OSError):
-        return _from_os(error, around, place) if error.errno in _REFUSED else None
+        return _from_os(error, around) if error.errno in _REFUSED and not is_raised_by_python(error) else None
+    if is_raised_by_user(error):
+        return None
     text = _text(error)
     if around.kernel_refuses_sockets and _is_silent_libpq(error, text):
         return NETWORK, "connects to", _libpq_server(error)
@@ -76,7 +77,7 @@ def _from_kernel(error: BaseException, around: Surroundings, place: Place | None
         return NETWORK, "connects to", f"{found[1]}:{found[2]}"
     if found := _UNIX.search(text):
         return NETWORK, "connects to", f"unix:{found[1]}"
-    return NETWORK, "connects to", f"a server ({type(error).__module__})"
+    return None if is_raised_by_python(error) else (NETWORK, "connects to", f"a server ({type(error).__module__})")
 
 
 def _is_silent_libpq(error: BaseException, text: str) -> bool:
@@ -94,22 +95,16 @@ def _libpq_server(error: BaseException) -> str:
     return f"unix:{host}/.s.PGSQL.{port}" if host.startswith("/") else f"{host}:{port}"
 
 
-def _from_os(error: OSError, around: Surroundings, place: Place | None) -> _Found | None:
+def _from_os(error: OSError, around: Surroundings) -> _Found | None:
+    """Of an error that a function in C raised. The number alone says nothing: files have modes of their own."""
     path = error.filename
-    if path is None:
-        return _from_nameless(place) if around.kernel_refuses_sockets else None
+    if around.kernel_refuses_sockets and (found := refused_call(error)) is not None:
+        return found
     if not around.kernel_refuses_writes or not isinstance(path, str | bytes) or around.reach.write(os.fsdecode(path)):
         return None
     # The file's own mode comes first: what it forbids was forbidden in production too, and is not ours.
     judged = path if os.path.lexists(path) else os.path.dirname(path) or "."
     return (WRITE, "changes", os.fsdecode(path)) if os.access(judged, os.W_OK) else None
-
-
-def _from_nameless(place: Place | None) -> _Found:
-    line = linecache.getline(place.file, place.line) if place else ""
-    if found := _SPECIAL_FILE.search(line):
-        return WRITE, "makes a special file by", f"{found[1]}()"
-    return NETWORK, "opens a socket", ""
 
 
 def _chain(exc: BaseException) -> Iterator[BaseException]:

@@ -63,8 +63,8 @@ def enter(policy: Policy, ledger: Ledger) -> tuple[Isolation, Surroundings]:
     sys.dont_write_bytecode = True
     reach = Reach(policy)
     env = _put_up("env", policy, lambda: _environment(policy))
-    files = _put_up("landlock", policy, lambda: _landlock(policy))
     sockets = _put_up("seccomp", policy, lambda: _seccomp(policy))
+    files = _put_up("landlock", policy, lambda: _landlock(policy, signals=sockets.state != "on"))
     around = Surroundings(reach, sockets.state == "on", files.state == "on")
     hook = _put_up("audit", policy, lambda: _audit(ledger, around))
     isolation = Isolation((env, hook, files, sockets), _allowed(policy))
@@ -100,10 +100,10 @@ def _audit(ledger: Ledger, around: Surroundings) -> Layer:
     return Layer("audit", "on")
 
 
-def _landlock(policy: Policy) -> Layer:
+def _landlock(policy: Policy, *, signals: bool) -> Layer:
     version = landlock.abi()
     others = threading.active_count() - 1
-    landlock.restrict(version, policy)
+    landlock.restrict(version, policy, signals=signals)
     notes = [f"ABI {version}"]
     if gap := landlock.gap(version, policy):
         notes.append(gap)

@@ -57,12 +57,12 @@ def file_rights(version: int) -> int:
     return rights | (_IOCTL_DEV if version >= 5 else 0)
 
 
-def ruleset(version: int, policy: Policy) -> bytes:
-    """What is withheld, as the kernel's structure, which grew with its versions."""
+def ruleset(version: int, policy: Policy, *, signals: bool = True) -> bytes:
+    """What is withheld, as the kernel's structure, which grew with its versions; `signals` to other processes too."""
     ports = _BIND_TCP | (0 if policy.any_port else _CONNECT_TCP)
     words = [file_rights(version)]
     words += [ports] if version >= 4 else []
-    words += [_SCOPE_ABSTRACT_UNIX | _SCOPE_SIGNAL] if version >= 6 else []
+    words += [_SCOPE_ABSTRACT_UNIX | (_SCOPE_SIGNAL if signals else 0)] if version >= 6 else []
     return struct.pack(f"={len(words)}Q", *words)
 
 
@@ -75,9 +75,12 @@ def gap(version: int, policy: Policy) -> str | None:
     return None
 
 
-def restrict(version: int, policy: Policy) -> None:
-    """Put this thread, and all that it starts, under the rules. Raises: OSError."""
-    attributes = ruleset(version, policy)
+def restrict(version: int, policy: Policy, *, signals: bool = True) -> None:
+    """Put this thread, and all that it starts, under the rules. Raises: OSError.
+
+    With `signals` it refuses the question too whether another process is alive (signal 0); the seccomp filter does not.
+    """
+    attributes = ruleset(version, policy, signals=signals)
     handle = kernel.call(_CREATE_RULESET, attributes, len(attributes), 0)
     try:
         _allow_ports(handle, version, policy)

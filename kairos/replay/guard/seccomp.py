@@ -55,7 +55,7 @@ MACHINES: Final = {
         {
             "seccomp": 317, "socket": 41, "socketpair": 53, "execve": 59, "execveat": 322, "ptrace": 101,
             "process_vm_writev": 311, "kill": 62, "tgkill": 234, "rt_sigqueueinfo": 129, "rt_tgsigqueueinfo": 297,
-            "mq_open": 240, "msgget": 68, "shmget": 29, **_COMMON,
+            "mq_open": 240, "msgget": 68, "shmget": 29, "fcntl": 72, "ioctl": 16, **_COMMON,
         },
     ),
     "aarch64": Machine(
@@ -63,7 +63,7 @@ MACHINES: Final = {
         {
             "seccomp": 277, "socket": 198, "socketpair": 199, "execve": 221, "execveat": 281, "ptrace": 117,
             "process_vm_writev": 271, "kill": 129, "tgkill": 131, "rt_sigqueueinfo": 138, "rt_tgsigqueueinfo": 240,
-            "mq_open": 180, "msgget": 186, "shmget": 194, **_COMMON,
+            "mq_open": 180, "msgget": 186, "shmget": 194, "fcntl": 25, "ioctl": 29, **_COMMON,
         },
     ),
 }  # fmt: skip
@@ -73,6 +73,8 @@ _NEVER: Final = (
     "io_uring_setup", "io_uring_enter", "io_uring_register", "mq_open", "msgget", "shmget",
 )  # fmt: skip
 _SIGNALS: Final = ("kill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo")
+_OWNERS: Final = {"fcntl": (8, 15), "ioctl": (0x8901, 0x8902)}
+"""Commands (F_SETOWN, F_SETOWN_EX, FIOSETOWN, SIOCSPGRP) that have the kernel send signals to any process."""
 _TYPE_BITS: Final = 0xF  # the rest of a socket's type are flags
 
 
@@ -99,6 +101,8 @@ def program(machine: Machine, *, network: bool, pid: int) -> list[Instruction]:
         lines += [(_JEQ, 0, 1, number[name]), _refuse()]
     lines += _rule(number["socketpair"], _pairs())
     lines += _rule(number["socket"], _internet() if network else [_refuse()])
+    for name, commands in _OWNERS.items():
+        lines += _rule(number[name], _none_of(1, commands))
     for name in _SIGNALS:
         asks = [*_load(_argument(1)), (_JEQ, 0, 1, 0), _allow()] if name == "kill" else []
         lines += _rule(number[name], [*asks, *_load(_argument(0)), (_JEQ, 0, 1, pid), _allow(), _refuse()])
@@ -147,6 +151,12 @@ def _one_of(values: tuple[int, ...]) -> list[Instruction]:
     """Refuse unless the loaded value is one of these."""
     tests = [(_JEQ, len(values) - place, 0, value) for place, value in enumerate(values)]
     return [*tests, _refuse()]
+
+
+def _none_of(argument: int, values: tuple[int, ...]) -> list[Instruction]:
+    """Refuse if the argument is one of these."""
+    tests = [(_JEQ, len(values) - place, 0, value) for place, value in enumerate(values)]
+    return [*_load(_argument(argument)), *tests, _allow(), _refuse()]
 
 
 def _rule(number: int, body: list[Instruction]) -> list[Instruction]:
