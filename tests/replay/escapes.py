@@ -1,7 +1,7 @@
 """Ways out of a process, as a step of a user's app might take them. Each does its deed when nothing holds it back.
 
 A function whose name is in NETWORK reaches one of the listeners; one in WRITES changes the folder `world.folder`, which
-holds `old.txt`, `sub/` and `db.sqlite`.
+holds `old.txt`, `sub/` and `db.sqlite`; one in OTHERS changes the process `world.process`, or what belongs to nobody.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import logging
 import mmap
 import multiprocessing
 import os
+import resource
 import shelve
 import shutil
 import socket
@@ -36,6 +37,8 @@ class World:
     unix: str
     datagrams: str
     folder: str
+    process: int
+    key: int
 
     @property
     def url(self) -> str:
@@ -48,6 +51,7 @@ class World:
 Escape = Callable[[World], object]
 NETWORK: dict[str, Escape] = {}
 WRITES: dict[str, Escape] = {}
+OTHERS: dict[str, Escape] = {}
 SILENT: set[str] = set()
 """Of these the step sees no error and Python no event: the kernel stops them, and nobody can tell."""
 
@@ -59,6 +63,11 @@ def network(escape: Escape) -> Escape:
 
 def writes(escape: Escape) -> Escape:
     WRITES[escape.__name__] = escape
+    return escape
+
+
+def others(escape: Escape) -> Escape:
+    OTHERS[escape.__name__] = escape
     return escape
 
 
@@ -275,6 +284,7 @@ def find(name: str) -> Callable[..., int]:
 LIBC = ctypes.CDLL(None)
 NATIVE_SOCKET, NATIVE_CONNECT, NATIVE_SYSTEM = map(find, ("socket", "connect", "system"))
 NATIVE_UNLINK, NATIVE_TRUNCATE, NATIVE_LINK = map(find, ("unlink", "truncate", "link"))
+NATIVE_CHMOD, NATIVE_UTIMES, NATIVE_SETXATTR, NATIVE_SEMGET = map(find, ("chmod", "utimes", "setxattr", "semget"))
 
 
 @network
@@ -433,6 +443,102 @@ def change_the_mode(world: World) -> None:
 @writes
 def change_the_times(world: World) -> None:
     os.utime(world.path("old.txt"), (0, 0))
+
+
+@writes
+def change_the_mode_of_an_open_file(world: World) -> None:
+    with open(world.path("old.txt")) as file:
+        os.chmod(file.fileno(), 0o777)
+
+
+@writes
+def change_the_mode_of_an_open_folder(world: World) -> None:
+    folder = os.open(world.folder, os.O_RDONLY)
+    try:
+        os.fchmod(folder, 0o700)
+    finally:
+        os.close(folder)
+
+
+@writes
+def change_the_mode_within_an_open_folder(world: World) -> None:
+    folder = os.open(world.folder, os.O_RDONLY)
+    try:
+        os.chmod("old.txt", 0o777, dir_fd=folder)
+    finally:
+        os.close(folder)
+
+
+@writes
+def change_the_times_of_an_open_file(world: World) -> None:
+    with open(world.path("old.txt")) as file:
+        os.utime(file.fileno(), (1, 1))
+
+
+@writes
+def change_the_mode_by_a_path_object(world: World) -> None:
+    Path(world.folder, "old.txt").chmod(0o777)
+
+
+@writes
+def copy_the_mode_and_times(world: World) -> None:
+    shutil.copystat(__file__, world.path("old.txt"))
+
+
+@writes
+@silent
+def change_the_mode_in_c(world: World) -> None:
+    NATIVE_CHMOD(world.path("old.txt").encode(), 0o777)
+
+
+@writes
+@silent
+def change_the_times_in_c(world: World) -> None:
+    NATIVE_UTIMES(world.path("old.txt").encode(), None)
+
+
+@writes
+@silent
+def set_an_attribute_in_c(world: World) -> None:
+    NATIVE_SETXATTR(world.path("old.txt").encode(), b"user.kairos", b"x", ctypes.c_size_t(1), 0)
+
+
+@writes
+def set_an_attribute(world: World) -> None:
+    os.setxattr(world.path("old.txt"), "user.kairos", b"x")
+
+
+@writes
+def set_an_attribute_of_an_open_file(world: World) -> None:
+    with open(world.path("old.txt")) as file:
+        os.setxattr(file.fileno(), "user.kairos", b"x")
+
+
+@others
+def limit_another_process(world: World) -> None:
+    soft, hard = resource.prlimit(world.process, resource.RLIMIT_NOFILE)
+    resource.prlimit(world.process, resource.RLIMIT_NOFILE, (soft - 1, hard))
+
+
+@others
+def move_another_process_to_one_processor(world: World) -> None:
+    os.sched_setaffinity(world.process, {min(os.sched_getaffinity(world.process))})
+
+
+@others
+def slow_another_process_down(world: World) -> None:
+    os.setpriority(os.PRIO_PROCESS, world.process, os.getpriority(os.PRIO_PROCESS, world.process) + 1)
+
+
+@others
+def schedule_another_process(world: World) -> None:
+    os.sched_setscheduler(world.process, os.SCHED_BATCH, os.sched_param(0))
+
+
+@others
+@silent
+def leave_a_semaphore_behind(world: World) -> None:
+    NATIVE_SEMGET(world.key, 1, 0o1600)
 
 
 @writes

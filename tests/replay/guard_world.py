@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import os
+import resource
 import shutil
 import socket
 import sqlite3
@@ -19,6 +21,7 @@ from typing import Any
 from kairos.replay.guard import scrub_environment
 
 HERE = Path(__file__).parent
+LIBC = ctypes.CDLL(None)
 
 
 class Streams:
@@ -88,6 +91,10 @@ class Outside:
             "unix": unix.getsockname(),
             "datagrams": datagrams.getsockname(),
         }
+        # What others are changed by: a process that only waits, and the key of a semaphore that nobody has.
+        self._process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+        self._processors = os.sched_getaffinity(self._process.pid)
+        self.facts |= {"process": self._process.pid, "key": 0x4B000000 | os.getpid() & 0xFFFFFF}
         self._listeners = [Streams(tcp), Streams(unix), Datagrams(udp), Datagrams(datagrams)]
         self.folder = folder / "data"
 
@@ -95,7 +102,11 @@ class Outside:
         return sum(listener.count() for listener in self._listeners)
 
     def fresh_folder(self) -> str:
-        """The hash of a new folder with a few things in it."""
+        """The hash of a new folder with a few things in it, and of the others as they were."""
+        os.sched_setaffinity(self._process.pid, self._processors)
+        os.sched_setscheduler(self._process.pid, os.SCHED_OTHER, os.sched_param(0))
+        if (semaphore := self._semaphore()) >= 0:
+            LIBC.semctl(semaphore, 0, 0)  # removes it
         shutil.rmtree(self.folder, ignore_errors=True)
         (self.folder / "sub").mkdir(parents=True)
         (self.folder / "old.txt").write_text("old")
@@ -106,18 +117,27 @@ class Outside:
         return self.hash()
 
     def hash(self) -> str:
-        """Over names, modes, contents, and the times of files."""
-        found = hashlib.sha256()
+        """Over names, modes, contents, attributes, and the times of files; and over the others."""
+        pid = self._process.pid
+        limits, processors = resource.prlimit(pid, resource.RLIMIT_NOFILE), sorted(os.sched_getaffinity(pid))
+        how = os.sched_getscheduler(pid), os.getpriority(os.PRIO_PROCESS, pid)
+        found = hashlib.sha256(repr((limits, processors, how, self._semaphore() >= 0)).encode())
         for path in sorted((self.folder, *self.folder.rglob("*"))):
             facts = path.lstat() if path.is_symlink() or path.exists() else None
             content = path.read_bytes() if path.is_file() else b""
             times = facts.st_mtime_ns if facts and path.is_file() else 0
-            found.update(repr((str(path), facts and facts.st_mode, times, content)).encode())
+            attributes = os.listxattr(path) if path.is_file() else []
+            found.update(repr((str(path), facts and facts.st_mode, times, attributes, content)).encode())
         return found.hexdigest()
 
+    def _semaphore(self) -> int:
+        return int(LIBC.semget(self.facts["key"], 0, 0))
+
     def close(self) -> None:
+        self.fresh_folder()
         for listener in self._listeners:
             listener.close()
+        self._process.communicate(b"\n", timeout=10)
 
 
 class Child:

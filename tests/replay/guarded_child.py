@@ -58,8 +58,8 @@ def main() -> None:
     escapes.OLD_THREAD = old_thread
     importlib.import_module("harmless").ESTABLISHED = established
     refusals = importlib.import_module("refusals")
-    deeds = {**escapes.NETWORK, **escapes.WRITES, **importlib.import_module("harmless").HARMLESS, **refusals.OWN}
-    deeds |= {name: deed for name, (deed, _) in refusals.KERNEL.items()}
+    deeds = {**escapes.NETWORK, **escapes.WRITES, **escapes.OTHERS, **importlib.import_module("harmless").HARMLESS}
+    deeds |= refusals.OWN | {name: deed for name, (deed, _) in refusals.KERNEL.items()}
     print(json.dumps(hello), file=answers, flush=True)
     for request in sys.stdin:
         order = json.loads(request)

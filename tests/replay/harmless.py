@@ -9,6 +9,7 @@ import importlib
 import json
 import logging
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -180,3 +181,53 @@ def signal_itself(_: World) -> object:
 @harmless
 def ask_whether_another_process_lives(_: World) -> object:
     return os.kill(os.getppid(), 0)
+
+
+@harmless
+def change_modes_and_times_in_the_scratch_folder(world: World) -> object:
+    with tempfile.TemporaryDirectory() as name:
+        first, copy = Path(name, "first"), Path(name, "second né")
+        first.write_text("x")
+        first.chmod(0o640)
+        os.utime(first, (1.25, 2.75))
+        shutil.copy2(first, copy)
+        seen: list[object] = [oct(copy.stat().st_mode), copy.stat().st_mtime_ns]
+        with copy.open() as file:
+            os.chmod(file.fileno(), 0o600)
+            os.fchmod(file.fileno(), 0o604)
+            os.utime(file.fileno(), ns=(-1_500_000_000, 7))
+            os.fchown(file.fileno(), os.getuid(), os.getgid())
+            os.setxattr(file.fileno(), "user.one", b"a\0b")
+        seen += [oct(copy.stat().st_mode), copy.stat().st_atime_ns, copy.stat().st_mtime_ns]
+        os.setxattr(copy, b"user.two", b"")
+        os.removexattr(copy, "user.two")
+        seen += [os.listxattr(copy), repr(os.getxattr(copy, "user.one"))]
+        os.chown(copy, -1, -1)
+        os.symlink(copy, Path(name, "link"))
+        os.utime(Path(name, "link"), (5, 5), follow_symlinks=False)
+        os.lchown(Path(name, "link"), -1, -1)
+        folder = os.open(name, os.O_RDONLY)
+        os.chmod("first", 0o777, dir_fd=folder)
+        os.utime("first", dir_fd=folder)
+        os.close(folder)
+        seen += [oct(first.stat().st_mode), os.lstat(Path(name, "link")).st_mtime]
+        for wrong in (
+            lambda: os.chmod(Path(name, "none"), 0),
+            lambda: os.utime(99_999),
+            lambda: os.utime(copy, [1, 2]),
+        ):
+            try:
+                wrong()
+            except Exception as exc:
+                seen.append([type(exc).__name__, getattr(exc, "errno", None), str(exc).partition(name)[0]])
+        return [*seen, os.chmod in os.supports_dir_fd, os.utime in os.supports_fd, os.chmod.__name__]
+
+
+@harmless
+def change_its_own_share(_: World) -> object:
+    os.sched_setaffinity(0, os.sched_getaffinity(0))
+    os.sched_setaffinity(os.getpid(), os.sched_getaffinity(0))
+    os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, resource.getrlimit(resource.RLIMIT_NOFILE))
+    resource.prlimit(os.getpid(), resource.RLIMIT_CORE, resource.getrlimit(resource.RLIMIT_CORE))
+    return len(resource.prlimit(os.getppid(), resource.RLIMIT_NOFILE))

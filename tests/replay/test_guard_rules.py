@@ -21,10 +21,12 @@ from kairos.replay.guard import (
     scrub_environment,
     seccomp,
     show_destination,
+    syscalls,
 )
 
 ALLOW, REFUSE = 0x7FFF0000, 0x00050000 | errno.EACCES
 PID = 4321
+PASS = 0x4123_4567_89AB_CDEF
 
 
 def verdict(
@@ -33,7 +35,7 @@ def verdict(
     """What the kernel would make of a system call: the filter's program, run step by step."""
     words = [argument % 2**64 for argument in (*arguments, *[0] * (6 - len(arguments)))]
     data = struct.pack("<iIQ6Q", call, machine.arch if arch is None else arch, 0, *words)
-    lines = seccomp.program(machine, network=network, pid=PID)
+    lines = seccomp.program(machine, network=network, pid=PID, pass_=PASS)
     at, value = 0, 0
     while True:
         code, true, false, constant = lines[at]
@@ -78,7 +80,7 @@ def test_with_a_network_only_tcp_and_udp_sockets_are_made(machine: seccomp.Machi
 @machines
 @pytest.mark.parametrize("network", [False, True])
 def test_what_reaches_other_processes_is_refused(machine: seccomp.Machine, network: bool) -> None:
-    for name in seccomp._NEVER:
+    for name in syscalls.NEVER:
         assert verdict(machine, machine.numbers[name], network=network) == REFUSE, name
     for name in ("kill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo"):
         number = machine.numbers[name]
@@ -86,10 +88,39 @@ def test_what_reaches_other_processes_is_refused(machine: seccomp.Machine, netwo
         for other in (PID + 1, 1, 0, -1, -PID):
             assert verdict(machine, number, other, 15, network=network) == REFUSE
     assert verdict(machine, machine.numbers["kill"], 1, 0) == ALLOW
-    for name, commands in (("fcntl", (8, 15)), ("ioctl", (0x8901, 0x8902))):  # signals from a descriptor, to anybody
+    for name, commands in (("fcntl", syscalls.FCNTL), ("ioctl", syscalls.IOCTL)):
         for command in commands:
             assert verdict(machine, machine.numbers[name], 3, command, network=network) == REFUSE
         assert verdict(machine, machine.numbers[name], 3, 1, network=network) == ALLOW
+
+
+@machines
+def test_what_belongs_to_a_file_is_changed_by_the_guards_own_functions_alone(machine: seccomp.Machine) -> None:
+    for name in syscalls.METADATA:
+        if name in machine.numbers:
+            number = machine.numbers[name]
+            for wrong in (0, 1, PASS - 1, PASS & 0xFFFF_FFFF, PASS ^ 1 << 62):
+                assert verdict(machine, number, 3, 0, 0, 0, 0, wrong) == REFUSE, name
+            assert verdict(machine, number, 3, 0, 0, 0, 0, PASS) == ALLOW, name
+    assert machine is seccomp.MACHINES["aarch64"] or set(syscalls.METADATA) <= machine.numbers.keys()
+
+
+@machines
+def test_limits_and_shares_are_changed_of_this_process_alone(machine: seccomp.Machine) -> None:
+    pointer = 0x7F00_0000_0000
+    limits = machine.numbers["prlimit64"]
+    for pid in (0, PID):
+        assert verdict(machine, limits, pid, 7, pointer, pointer) == ALLOW
+    for pid in (PID + 1, 1, -1):
+        assert verdict(machine, limits, pid, 7, 0, pointer) == ALLOW
+        for new in (pointer, 1, 1 << 32):
+            assert verdict(machine, limits, pid, 7, new, 0) == REFUSE
+    for name in syscalls.OF_A_PROCESS:
+        assert [verdict(machine, machine.numbers[name], pid) for pid in (0, PID, 1)] == [ALLOW, ALLOW, REFUSE]
+    for name, kind in syscalls.OF_A_KIND.items():
+        number = machine.numbers[name]
+        assert [verdict(machine, number, kind, pid) for pid in (0, PID, 1)] == [ALLOW, ALLOW, REFUSE]
+        assert {verdict(machine, number, other, 0) for other in range(4) if other != kind} == {REFUSE}
 
 
 @machines

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shlex
 import socket
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import FrameType
@@ -16,6 +17,7 @@ from typing import Any, Final, Literal
 from kairos.replay.guard.leaks import NETWORK, PROCESS, SIGNAL, WRITE
 from kairos.replay.guard.policy import show_destination
 from kairos.replay.guard.reach import Reach
+from kairos.replay.guard.syscalls import FCNTL, IOCTL
 
 Args = tuple[Any, ...]
 
@@ -25,9 +27,14 @@ _NATIVE: Final = {
     **dict.fromkeys(("socket", "connect", "bind", "sendto", "sendmsg", "getaddrinfo", "gethostbyname"), NETWORK),
     **dict.fromkeys(("system", "popen", "fork", "vfork", "execve", "execv", "execvp", "execl", "posix_spawn"), PROCESS),
     **dict.fromkeys(("open", "open64", "openat", "creat", "fopen", "fopen64"), WRITE),
-    **dict.fromkeys(("unlink", "rename", "truncate", "mkdir", "rmdir", "symlink", "link", "chmod", "chown"), WRITE),
-    **dict.fromkeys(("kill", "killpg", "tgkill"), SIGNAL),
-    "syscall": PROCESS,
+    **dict.fromkeys(("unlink", "rename", "truncate", "mkdir", "rmdir", "symlink", "link", "mkfifo", "mknod"), WRITE),
+    **dict.fromkeys(("chmod", "fchmod", "fchmodat", "chown", "fchown", "lchown", "fchownat"), WRITE),
+    **dict.fromkeys(("utime", "utimes", "lutimes", "futimes", "futimens", "utimensat"), WRITE),
+    **dict.fromkeys(("setxattr", "lsetxattr", "fsetxattr", "removexattr", "lremovexattr", "fremovexattr"), WRITE),
+    **dict.fromkeys(("kill", "killpg", "tgkill", "sigqueue", "pidfd_send_signal"), SIGNAL),
+    **dict.fromkeys(("semget", "semop", "semctl", "shmget", "shmat", "msgget", "msgsnd", "mq_open"), PROCESS),
+    **dict.fromkeys(("prlimit", "setpriority", "sched_setaffinity", "sched_setscheduler", "ptrace"), PROCESS),
+    **dict.fromkeys(("syscall", "clock_settime", "settimeofday", "adjtimex", "mount", "umount2", "keyctl"), PROCESS),
 }
 
 
@@ -119,6 +126,21 @@ def _changes_file(what: str, at: int = 0, dir_fd: int | None = None, follow: boo
     return judge
 
 
+def _changes_metadata(what: str, dir_fd: int | None = None) -> Judge:
+    """Of a path or an open descriptor. The event does not say whether a link at its end is followed: both must do."""
+
+    def judge(around: Surroundings, args: Args, _: FrameType) -> Attempt | None:
+        path = _plain_path(args[0])
+        if isinstance(path, int):
+            allowed = around.reach.write_open(path)
+            return None if allowed else Attempt(WRITE, what, around.reach.name_of(path))
+        folder = args[dir_fd] if dir_fd is not None and len(args) > dir_fd else -1
+        path = _within(folder, path)
+        return _changes(around, what, path) or _changes(around, what, path, follow=False)
+
+    return judge
+
+
 def _makes_folder(around: Surroundings, args: Args, _: FrameType) -> Attempt | None:
     path = _within(args[2], args[0])
     if isinstance(path, str | bytes) and os.path.lexists(path):
@@ -170,6 +192,19 @@ def _signals(around: Surroundings, args: Args, _: FrameType) -> Attempt | None:
     return None if signal == 0 or pid == os.getpid() else Attempt(SIGNAL, "sends a signal to process", str(pid))
 
 
+def _limits(_: Surroundings, args: Args, __: FrameType) -> Attempt | None:
+    pid, limits = args[0], args[2]
+    return None if limits is None or pid in (0, os.getpid()) else Attempt(PROCESS, "limits process", str(pid))
+
+
+def _controls(commands: Mapping[int, str]) -> Judge:
+    def judge(around: Surroundings, args: Args, _: FrameType) -> Attempt | None:
+        name = commands.get(args[1] & 0xFFFF_FFFF) if sys.platform == "linux" else None
+        return None if name is None else Attempt(PROCESS, "changes by a descriptor", name)
+
+    return judge
+
+
 def _native_function(_: Surroundings, args: Args, __: FrameType) -> Attempt | None:
     name = _text(args[1])
     return Attempt(kind, "calls by ctypes", f"{name}()", at_import="kernel") if (kind := _NATIVE.get(name)) else None
@@ -211,12 +246,15 @@ ATTEMPTS: Final[Mapping[str, Judge]] = {
     "os.rename": _moves("renames"),
     "os.link": _moves("links"),
     "os.symlink": _changes_file("makes a link at", at=1, dir_fd=2, follow=False),
-    "os.chmod": _changes_file("changes the mode of", dir_fd=2),
-    "os.chown": _changes_file("changes the owner of", dir_fd=3),
-    "os.chflags": _changes_file("changes the flags of"),
-    "os.utime": _changes_file("changes the times of", dir_fd=3),
-    "os.setxattr": _changes_file("changes the attributes of"),
-    "os.removexattr": _changes_file("changes the attributes of"),
+    "os.chmod": _changes_metadata("changes the mode of", dir_fd=2),
+    "os.chown": _changes_metadata("changes the owner of", dir_fd=3),
+    "os.chflags": _changes_metadata("changes the flags of"),
+    "os.utime": _changes_metadata("changes the times of", dir_fd=3),
+    "os.setxattr": _changes_metadata("changes the attributes of"),
+    "os.removexattr": _changes_metadata("changes the attributes of"),
+    "resource.prlimit": _limits,
+    "fcntl.fcntl": _controls(FCNTL),
+    "fcntl.ioctl": _controls(IOCTL),
     "sqlite3.connect": _opens_database,
     "ctypes.dlopen": _native_library,
     "ctypes.dlsym": _native_function,
@@ -241,6 +279,13 @@ def _family(family: int) -> str:
         return socket.AddressFamily(family).name
     except ValueError:
         return f"family {family}"
+
+
+def _plain_path(path: object) -> object:
+    try:
+        return path if isinstance(path, int) else os.fspath(path)  # type: ignore[call-overload]
+    except TypeError:
+        return path
 
 
 def _within(folder: int, path: object) -> object:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from kairos.errors import GuardUnavailable
-from kairos.replay.guard import audit, environment, landlock, seccomp
+from kairos.replay.guard import audit, environment, landlock, metadata, seccomp
 from kairos.replay.guard.attempts import Surroundings
 from kairos.replay.guard.leaks import Ledger
 from kairos.replay.guard.policy import Policy, show_destination
@@ -113,7 +113,9 @@ def _landlock(policy: Policy, *, signals: bool) -> Layer:
 
 
 def _seccomp(policy: Policy) -> Layer:
-    seccomp.restrict(network=bool(policy.allow_network))
+    pass_ = metadata.draw_pass()
+    seccomp.restrict(network=bool(policy.allow_network), pass_=pass_)
+    metadata.take_over(seccomp.find_machine().numbers, pass_)
     return Layer("seccomp", "on", "TCP and UDP let through" if policy.allow_network else "")
 
 

@@ -51,6 +51,22 @@ class Reach:
             return True
         return any(real == root or real.startswith(root.rstrip("/") + "/") for root in self._roots)
 
+    def write_open(self, fd: int) -> bool:
+        """Whether what an open descriptor stands for may be changed: a pipe, or a file where it may be.
+
+        One that is closed is left to the kernel, which says so.
+        """
+        try:
+            os.fstat(fd)
+        except OSError:
+            return True
+        path = _path_of(fd)
+        return path is not None and (not path.startswith("/") or path.startswith("/memfd:") or self.write(path))
+
+    def name_of(self, fd: int) -> str:
+        """The path of an open descriptor, for people."""
+        return _path_of(fd) or f"descriptor {fd}"
+
     def _knows(self, host: str, port: int) -> bool:
         host = _plain(host)
         return any((host, wanted) in self._addresses for wanted in (port, None))
@@ -66,6 +82,20 @@ def _look_up(host: str) -> Iterable[str]:
         return {_plain(str(found[4][0])) for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
     except OSError:
         return ()
+
+
+def _path_of(fd: int) -> str | None:
+    """Where an open file is, or was before it was removed (` (deleted)`); None if this system does not tell."""
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    except OSError:
+        pass
+    try:
+        import fcntl
+
+        return os.fsdecode(fcntl.fcntl(fd, fcntl.F_GETPATH, bytes(1024)).rstrip(b"\0"))  # type: ignore[attr-defined]
+    except (ImportError, AttributeError, OSError):
+        return None
 
 
 def _plain(host: str) -> str:

@@ -27,6 +27,20 @@ CALLS: Final = {
     "_socket.bind": (NETWORK, "listens by"),
     "posix.mkfifo": (WRITE, "makes a special file by"),
     "posix.mknod": (WRITE, "makes a special file by"),
+    **{
+        f"posix.{name}": (WRITE, "changes what belongs to a file by")
+        for name in ("chmod", "fchmod", "chown", "fchown", "lchown", "utime", "setxattr", "removexattr")
+    },
+    **{
+        f"posix.{name}": (PROCESS, "changes another process by")
+        for name in ("setpriority", "sched_setaffinity", "sched_setscheduler", "sched_setparam")
+    },
+    "resource.prlimit": (PROCESS, "changes another process by"),
+    "time.clock_settime": (PROCESS, "sets the clock by"),
+    "time.clock_settime_ns": (PROCESS, "sets the clock by"),
+    "fcntl.ioctl": (PROCESS, "changes by a descriptor what is outside, by"),
+    "fcntl.fcntl": (PROCESS, "changes by a descriptor what is outside, by"),
+    "posix.setns": (PROCESS, "moves to another namespace by"),
     "_signal.pidfd_send_signal": (SIGNAL, "sends a signal by"),
     "_multiprocessing.SemLock": (PROCESS, "makes a semaphore for other processes by"),
     "_posixshmem.shm_open": (PROCESS, "makes memory for other processes by"),

@@ -2,8 +2,9 @@
 
 Owns: the filter, a program of the classic Berkeley packet filter that sees the number and the arguments of each call.
 Landlock sees TCP and files only; this covers what it does not: unix sockets, UDP, netlink and every other family by
-`socket()`, starting programs, io_uring (which makes sockets without that call), signals, and reaching into other
-processes. Every thread of the process is covered, those too that run already.
+`socket()`, starting programs, io_uring (which makes sockets without that call), signals, reaching into other
+processes, what processes share by a name, modes and times of files, and the machine itself. Every thread of the process
+is covered, those too that run already.
 """
 
 from __future__ import annotations
@@ -13,18 +14,29 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Final
 
 from kairos.replay.guard import kernel
+from kairos.replay.guard.metadata import PASS_ARGUMENT
+from kairos.replay.guard.syscalls import (
+    FCNTL,
+    IOCTL,
+    MACHINES,
+    METADATA,
+    NEVER,
+    OF_A_KIND,
+    OF_A_PROCESS,
+    SIGNALS,
+    Machine,
+)
 
 _SET_MODE_FILTER, _TSYNC = 1, 1
 _ALLOW: Final = 0x7FFF_0000
 _REFUSE: Final = 0x0005_0000 | errno.EACCES
 
 # Of `struct seccomp_data`: int nr, u32 arch, u64 instruction_pointer, u64 args[6]. Both machines are little-endian,
-# and every argument looked at is an int to the kernel, so its low half is all of it.
+# and most arguments looked at are an int to the kernel, so that their low half is all of them.
 _NUMBER, _ARCH = 0, 4
 _X32_BIT: Final = 0x4000_0000
 
@@ -33,48 +45,6 @@ Instruction = tuple[int, int, int, int]
 """Code, how far to jump when true, and when false, and a constant."""
 
 
-@dataclass(frozen=True)
-class Machine:
-    """A processor: its name in the audit interface and its numbers of the system calls."""
-
-    arch: int
-    numbers: Mapping[str, int]
-
-
-# Since number 424 both machines share their numbers.
-_COMMON: Final = {
-    "pidfd_send_signal": 424,
-    "io_uring_setup": 425,
-    "io_uring_enter": 426,
-    "io_uring_register": 427,
-    "pidfd_getfd": 438,
-}
-MACHINES: Final = {
-    "x86_64": Machine(
-        0xC000_003E,
-        {
-            "seccomp": 317, "socket": 41, "socketpair": 53, "execve": 59, "execveat": 322, "ptrace": 101,
-            "process_vm_writev": 311, "kill": 62, "tgkill": 234, "rt_sigqueueinfo": 129, "rt_tgsigqueueinfo": 297,
-            "mq_open": 240, "msgget": 68, "shmget": 29, "fcntl": 72, "ioctl": 16, **_COMMON,
-        },
-    ),
-    "aarch64": Machine(
-        0xC000_00B7,
-        {
-            "seccomp": 277, "socket": 198, "socketpair": 199, "execve": 221, "execveat": 281, "ptrace": 117,
-            "process_vm_writev": 271, "kill": 129, "tgkill": 131, "rt_sigqueueinfo": 138, "rt_tgsigqueueinfo": 240,
-            "mq_open": 180, "msgget": 186, "shmget": 194, "fcntl": 25, "ioctl": 29, **_COMMON,
-        },
-    ),
-}  # fmt: skip
-
-_NEVER: Final = (
-    "execve", "execveat", "ptrace", "process_vm_writev", "pidfd_getfd", "pidfd_send_signal",
-    "io_uring_setup", "io_uring_enter", "io_uring_register", "mq_open", "msgget", "shmget",
-)  # fmt: skip
-_SIGNALS: Final = ("kill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo")
-_OWNERS: Final = {"fcntl": (8, 15), "ioctl": (0x8901, 0x8902)}
-"""Commands (F_SETOWN, F_SETOWN_EX, FIOSETOWN, SIOCSPGRP) that have the kernel send signals to any process."""
 _TYPE_BITS: Final = 0xF  # the rest of a socket's type are flags
 
 
@@ -88,31 +58,39 @@ def find_machine() -> Machine:
     return found
 
 
-def program(machine: Machine, *, network: bool, pid: int) -> list[Instruction]:
+def program(machine: Machine, *, network: bool, pid: int, pass_: int) -> list[Instruction]:
     """The filter. With `network`, TCP and UDP sockets of the internet families are let through.
 
-    Process `pid` may send signals to itself; whether another is alive (signal 0 of `kill`) may be asked.
+    Process `pid` may send signals to itself; whether another is alive (signal 0 of `kill`) may be asked. It may change
+    its own limits and its own share of the processor. `pass_` lets a call change what belongs to a file.
     """
     number = machine.numbers
     lines = [*_load(_ARCH), (_JEQ, 1, 0, machine.arch), _refuse(), *_load(_NUMBER)]
     if machine is MACHINES["x86_64"]:
         lines += [(_JGE, 0, 1, _X32_BIT), _refuse()]
-    for name in _NEVER:
+    for name in NEVER:
         lines += [(_JEQ, 0, 1, number[name]), _refuse()]
     lines += _rule(number["socketpair"], _pairs())
     lines += _rule(number["socket"], _internet() if network else [_refuse()])
-    for name, commands in _OWNERS.items():
-        lines += _rule(number[name], _none_of(1, commands))
-    for name in _SIGNALS:
+    lines += _rule(number["fcntl"], _none_of(1, FCNTL))
+    lines += _rule(number["ioctl"], _none_of(1, IOCTL))
+    for name in (name for name in METADATA if name in number):
+        lines += _rule(number[name], _with_pass(pass_))
+    for name in SIGNALS:
         asks = [*_load(_argument(1)), (_JEQ, 0, 1, 0), _allow()] if name == "kill" else []
-        lines += _rule(number[name], [*asks, *_load(_argument(0)), (_JEQ, 0, 1, pid), _allow(), _refuse()])
-    return [*lines, _allow()]
+        lines += _rule(number[name], [*asks, *_load(_argument(0)), *_one_of((pid,)), _allow()])
+    for name in OF_A_PROCESS:
+        lines += _rule(number[name], [*_load(_argument(0)), *_one_of((0, pid)), _allow()])
+    for name, kind in OF_A_KIND.items():
+        of_process = [*_load(_argument(0)), *_one_of((kind,))]
+        lines += _rule(number[name], [*of_process, *_load(_argument(1)), *_one_of((0, pid)), _allow()])
+    return [*lines, *_rule(number["prlimit64"], _limits(pid)), _allow()]
 
 
-def restrict(*, network: bool) -> None:
+def restrict(*, network: bool, pass_: int) -> None:
     """Put every thread of this process, and all that it starts, under the filter. Raises: OSError."""
     machine = find_machine()
-    lines = program(machine, network=network, pid=os.getpid())
+    lines = program(machine, network=network, pid=os.getpid(), pass_=pass_)
     text = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *line) for line in lines))
     filter_ = _Program(len(lines), ctypes.addressof(text))
     kernel.forbid_new_privileges()
@@ -153,8 +131,21 @@ def _one_of(values: tuple[int, ...]) -> list[Instruction]:
     return [*tests, _refuse()]
 
 
-def _none_of(argument: int, values: tuple[int, ...]) -> list[Instruction]:
+def _limits(pid: int) -> list[Instruction]:
+    """Those of other processes may be asked for: then there are no new ones, which the third argument points to."""
+    low, high = _halves(2)
+    asks = [*_load(low), (_JEQ, 0, 3, 0), *_load(high), (_JEQ, 0, 1, 0), _allow()]
+    return [*asks, *_load(_argument(0)), *_one_of((0, pid)), _allow()]
+
+
+def _with_pass(pass_: int) -> list[Instruction]:
+    low, high = _halves(PASS_ARGUMENT)
+    return [*_load(low), *_one_of((pass_ & 0xFFFF_FFFF,)), *_load(high), *_one_of((pass_ >> 32,)), _allow()]
+
+
+def _none_of(argument: int, refused: Iterable[int]) -> list[Instruction]:
     """Refuse if the argument is one of these."""
+    values = list(refused)
     tests = [(_JEQ, len(values) - place, 0, value) for place, value in enumerate(values)]
     return [*_load(_argument(argument)), *tests, _allow(), _refuse()]
 
@@ -166,6 +157,11 @@ def _rule(number: int, body: list[Instruction]) -> list[Instruction]:
 
 def _argument(index: int) -> int:
     return 16 + 8 * index
+
+
+def _halves(index: int) -> tuple[int, int]:
+    """Of an argument that is looked at whole."""
+    return _argument(index), _argument(index) + 4
 
 
 def _load(offset: int) -> list[Instruction]:
