@@ -14,7 +14,16 @@ from types import FrameType
 from typing import Any, Final
 
 from kairos.replay.guard.attempts import ATTEMPTS, Attempt, Surroundings
-from kairos.replay.guard.leaks import Leak, Ledger, Place, RefusedAtImport, ReplayBlocked, find_place
+from kairos.replay.guard.leaks import (
+    Finding,
+    Leak,
+    Ledger,
+    Place,
+    RefusedAtImport,
+    RefusedAtPrompt,
+    ReplayBlocked,
+    find_place,
+)
 
 Hook = Callable[[str, tuple[Any, ...]], None]
 
@@ -72,11 +81,13 @@ def _hook(ledger: Ledger, around: Surroundings) -> Hook:
 
 
 def _refuse(ledger: Ledger, around: Surroundings, attempt: Attempt, frame: FrameType) -> BaseException | None:
-    place, importing = find_place(frame)
-    if importing and _let_through(attempt, around):
+    found = find_place(frame)
+    if found.at_prompt:
+        return RefusedAtPrompt(_leak(attempt, found))
+    if found.importing and _let_through(attempt, around):
         return None
-    leak = ledger.note(_leak(attempt, place, importing))
-    return RefusedAtImport(leak) if importing else ReplayBlocked(leak)
+    leak = ledger.note(_leak(attempt, found))
+    return RefusedAtImport(leak) if found.importing else ReplayBlocked(leak)
 
 
 def _let_through(attempt: Attempt, around: Surroundings) -> bool:
@@ -84,9 +95,9 @@ def _let_through(attempt: Attempt, around: Surroundings) -> bool:
     return attempt.at_import == "allowed" or (attempt.at_import == "kernel" and around.kernel_refuses_sockets)
 
 
-def _leak(attempt: Attempt, place: Place | None, importing: bool) -> Leak:
-    at = place or Place("", 0, "")
+def _leak(attempt: Attempt, found: Finding) -> Leak:
+    at = found.place or Place("", 0, "")
     return Leak(
         attempt.kind, attempt.what, attempt.target, at.file, at.line, at.function,
-        hint=hint_for(attempt.kind), at_import=importing,
+        hint=hint_for(attempt.kind), at_import=found.importing,
     )  # fmt: skip

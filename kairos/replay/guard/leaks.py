@@ -2,6 +2,7 @@
 
 ReplayBlocked (BaseException)      in a step; not an Exception, so that `except Exception` of a retry loop lets it pass
 RefusedAtImport (PermissionError)  while a module is imported; libraries that only probe have an answer to this
+RefusedAtPrompt (PermissionError)  what was typed into a debugger; debuggers show an Exception, and no leak of the step
 """
 
 from __future__ import annotations
@@ -19,6 +20,20 @@ NETWORK: Final = "network"
 WRITE: Final = "write"
 PROCESS: Final = "process"
 SIGNAL: Final = "signal"
+
+_NOWHERE: Final = "\0"
+_PROMPTS: Final = {
+    "interaction": "/pdb.py",
+    "_interaction": "/pdb.py",
+    "effective": "/bdb.py",
+    "break_here": "/stopping/console.py",
+    "_holds": "/stopping/attaching.py",
+    "process_internal_commands": "/pydevd.py",
+    "_do_wait_suspend": "/pydevd.py",
+    "handle_breakpoint_condition": "/pydevd.py",
+    "handle_breakpoint_expression": "/pydevd.py",
+}
+"""Functions of debuggers below which only what somebody has typed runs (a condition too), and the files they are in."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +76,15 @@ class Place:
     function: str
 
 
+@dataclass(frozen=True)
+class Finding:
+    """What a stack says: the user's line, whether a module is being imported, whether a debugger was asked for it."""
+
+    place: Place | None
+    importing: bool
+    at_prompt: bool
+
+
 class ReplayBlocked(BaseException):
     """A step tried to leave the process. `leak` says what and where, `hint` what to do."""
 
@@ -77,6 +101,14 @@ class RefusedAtImport(PermissionError):
         super().__init__(errno.EACCES, f"the replay stopped this: {leak} (hint: {leak.hint})")
         self.leak = leak
         self.hint = leak.hint
+
+
+class RefusedAtPrompt(PermissionError):
+    """Somebody asked the debugger for something that leaves the process. It is no leak: the step did not ask for it."""
+
+    def __init__(self, leak: Leak) -> None:
+        text = f"{leak.what} {leak.target}".strip()
+        super().__init__(f"the guards stopped what was typed here: {text}; it does not count for the step")
 
 
 class Ledger:
@@ -116,18 +148,20 @@ class Ledger:
             return list(self._found.values())
 
 
-def find_place(frame: FrameType | None) -> tuple[Place | None, bool]:
-    """The innermost line of the user's own code on this stack, and whether a module is being imported above it."""
-    importing = False
+def find_place(frame: FrameType | None) -> Finding:
+    """The innermost line of the user's own code on this stack, and on whose behalf it runs."""
+    importing = at_prompt = False
     place: Place | None = None
     while frame is not None:
         name = frame.f_code.co_filename
         if name.startswith("<frozen importlib"):
             importing = True
+        elif name.endswith(_PROMPTS.get(frame.f_code.co_name, _NOWHERE)) and not is_own_code(name):
+            at_prompt = True
         elif place is None and is_own_code(name):
             place = Place(name, frame.f_lineno or 0, frame.f_code.co_qualname)
         frame = frame.f_back
-    return place, importing
+    return Finding(place, importing, at_prompt)
 
 
 def is_own_code(name: str) -> bool:

@@ -28,9 +28,13 @@ class DapClient:
         self.ask("configurationDone")
         self._answer(attaching)
 
+    def answer(self, command: str, **arguments: Any) -> dict[str, Any]:
+        """A request; returns its answer, whether it succeeded or not."""
+        return self._answer(self._send(command, **arguments))
+
     def ask(self, command: str, **arguments: Any) -> dict[str, Any]:
         """A request; returns the body of its answer."""
-        answer = self._answer(self._send(command, **arguments))
+        answer = self.answer(command, **arguments)
         assert answer["success"], answer
         body: dict[str, Any] = answer.get("body", {})
         return body

@@ -184,6 +184,24 @@ def test_once_attached_debugpy_needs_nothing_that_the_guards_refuse(attach: Atta
     assert not list(drive.scratch.iterdir())
 
 
+@pytest.mark.parametrize("context", ["repl", "watch", "hover"])
+def test_what_is_typed_that_a_guard_stops_is_answered_and_does_not_count(
+    attach: Attach, drive: Drive, context: str
+) -> None:
+    terminal, client = attach("reserve", "charge", break_at=["reserve"])
+    stop = client.stopped()
+    target = drive.folder / "typed.txt"
+    for expression in (f"open({str(target)!r}, 'w')", "__import__('socket').create_connection(('127.0.0.1', 1))"):
+        answer = client.answer("evaluate", expression=expression, frameId=stop.frames[0]["id"], context=context)
+        assert not answer["success"]
+        assert "the guards stopped what was typed here: " in answer["message"]
+    assert not target.exists()
+    stop.go("next")
+    client.stopped().go()
+    terminal.says(r"step charge  OK 206")
+    assert terminal.ends() == 0, terminal.text  # 1 if there were leaks
+
+
 def test_the_child_runs_without_frozen_modules() -> None:
     done = subprocess.run(
         [sys.executable, *breakpoints.DEBUGPY_FLAGS, "-c", "import os; print(os.__spec__.origin)"],

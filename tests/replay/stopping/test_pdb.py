@@ -269,3 +269,28 @@ def test_an_unknown_step_or_line_is_an_error_before_anything_runs(drive: Drive) 
     done = drive.piped("", "reserve", break_at=["reserve:1"])
     assert "is outside of step 'reserve'" in done.stdout
     assert done.returncode == 2
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "open('typed.txt', 'w')",
+        "p open('typed.txt', 'w')",
+        "ddiff open('typed.txt', 'w')",
+        "!import os; os.mkdir('typed.txt')",
+        "display open('typed.txt', 'w')",
+    ],
+)
+def test_what_is_typed_that_a_guard_stops_is_answered_and_does_not_count(drive: Drive, typed: str) -> None:
+    done = drive.piped(f"{typed}\nundisplay\nc\n", "reserve", break_at=["reserve"])
+    assert "the guards stopped what was typed here: " in done.stdout
+    assert "OK 'A1 from A'" in done.stdout
+    assert "[leak]" not in done.stdout
+    assert done.returncode == FINE
+    assert not (drive.folder / "typed.txt").exists()
+
+
+def test_a_condition_that_a_guard_stops_says_so_and_does_not_count(drive: Drive) -> None:
+    done = drive.piped("c\n", "reserve", break_at=["reserve"], conditions=["open('typed.txt', 'w')"])
+    assert "raised RefusedAtPrompt: the guards stopped what was typed here" in done.stdout
+    assert done.returncode == FINE
