@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
+import msgspec
 from msgspec import Struct
 
 from kairos.errors import ReplayError
@@ -22,6 +23,10 @@ _LOOK: Final = 0.25
 """Seconds between two looks whether a silent child still lives."""
 PATIENCE: Final = 3
 """The Ctrl-C, of those during one step, with which a child that does not react is killed."""
+
+
+DISTURBED: Final = "it wrote into the descriptors of the replay itself, and was ended"
+"""How a child died whose line to the replay carries what nobody can read."""
 
 
 class Died(Struct, frozen=True):
@@ -106,7 +111,14 @@ class ChildProcess:
             if line:
                 silent = 0.0
                 self._interrupts = 0
-                yield read_answer(line)
+                answer = _understood(line)
+                if answer is None:
+                    # Nothing that comes after it can be trusted to be whole either.
+                    self._popen.kill()
+                    self._popen.wait()
+                    yield Died(DISTURBED)
+                    return
+                yield answer
             elif line is None:
                 silent += _LOOK
                 yield Waiting(silent)
@@ -145,7 +157,7 @@ class ChildProcess:
                 self._lines.extend(whole[1:])
                 self._begun.clear()
             self._begun.append(rest)
-        return self._lines.popleft()
+        return self._lines.popleft() or b"\n"  # a line of nothing is not the end
 
     def _how(self) -> str:
         try:
@@ -163,6 +175,13 @@ class ChildProcess:
         self._interrupts += 1
         if self._patience is not None and self._interrupts >= self._patience:
             self._popen.kill()
+
+
+def _understood(line: bytes) -> Answer | None:
+    try:
+        return read_answer(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
 
 
 def _is_main() -> bool:

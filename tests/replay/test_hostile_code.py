@@ -42,6 +42,26 @@ def closes_descriptors() -> str:
     if HERE: os.closerange(3, 256)
     return "x"
 
+def write_everywhere(data):
+    for fd in range(3, 1024):
+        try: os.write(fd, data)
+        except OSError: pass
+
+@w.step
+def writes_everywhere() -> str:
+    if HERE: write_everywhere(b"garbage\\n")
+    return "x"
+
+@w.step
+def writes_half_a_line_everywhere() -> str:
+    if HERE: write_everywhere(b"{")
+    return "x"
+
+@w.step
+def writes_empty_lines_everywhere() -> str:
+    if HERE: write_everywhere(b"\\n")
+    return "x"
+
 @w.step
 def leaves() -> str:
     if HERE: sys.exit(3)
@@ -180,12 +200,16 @@ def test_whatever_a_step_does_the_others_are_replayed(files: Path) -> None:
     assert done.code == 3, done.err
     expected = dict.fromkeys(done.verdicts, "same")
     expected |= {"leaves": "new-error", "dies": "crashed", "crashes": "crashed", "recurses": "new-error"}
+    scribblers = [name for name in expected if name.endswith("_everywhere")]
+    expected |= dict.fromkeys(scribblers, "crashed")
     expected |= {"writes_file": "blocked", "hides_a_leak": "blocked", "returns_generator": "new-error"}
     expected |= {"sleeps": "interrupted", "loops": "interrupted", "colours": "diverged:output"}
     assert done.verdicts == expected
     steps = done.steps
     assert steps["dies"]["why"] == "exit code 7"
     assert steps["crashes"]["why"] == "signal SIGSEGV"
+    for name in scribblers:
+        assert steps[name]["why"] == "it wrote into the descriptors of the replay itself, and was ended"
     assert steps["leaves"]["error"]["message"] == "the step called sys.exit(3)"
     assert steps["starts_thread"]["notes"] == ["left 1 thread running: lingerer"]
     assert steps["starts_task"]["notes"] == ["left 1 asyncio task running; cancelled"]
