@@ -79,7 +79,9 @@ def test_a_bundle_is_shown_exactly_as_the_database_shows_its_run(filed: Filed, a
                 here, there = get(alone + path), get(beside + path)
                 assert here.status_code == there.status_code == 200
                 if name != "fork" or pane not in ("summary", "input"):  # links to a parent that is open here, or not
-                    assert here.text == there.text, path
+                    # The command for a replay names the file.
+                    text = here.text.replace(f"{name}.kairos", filed.runs[name])
+                    assert text == there.text, path
         for path in ("/events", "/state", "/value?seq=1&part=input&path="):
             assert get(f"{alone}/api/v1{run}{path}").json() == get(f"{beside}/api/v1{run}{path}").json()
         assert get(f"{alone}{run}/graph?at={last}").text == get(f"{beside}{run}/graph?at={last}").text
