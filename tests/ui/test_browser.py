@@ -241,7 +241,10 @@ def test_everything_shows_the_moment_of_the_playhead(page: Any, site: str, faile
     for at, status in ((1, "scheduled"), (started, "running"), (done, "done"), (started, "running")):
         page.evaluate("document.querySelector('#events')")
         while here(page) != at:
-            page.keyboard.press("ArrowRight" if here(page) < at else "ArrowLeft")
+            # One by one: a second press before the first is painted would go too far.
+            now = here(page)
+            page.keyboard.press("ArrowRight" if now < at else "ArrowLeft")
+            at_seq(page, now + (1 if now < at else -1))
         page.wait_for_selector(f"a.node.s-{status}:has(title:text-is('reserve: {status}'))", state="attached")
         page.keyboard.press("g")
         page.wait_for_selector(f"#lanes .row.s-{status}:has-text('reserve')")
