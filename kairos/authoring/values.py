@@ -20,6 +20,7 @@ from kairos.authoring.redaction import PLACEHOLDER, Redactor
 from kairos.authoring.shapes import readable, written
 from kairos.domain import canonical
 from kairos.domain.payload import NULL, Payload
+from kairos.domain.subtrees import BLANKED_HINT
 from kairos.errors import DefinitionError, PayloadError
 
 _NO_RULES = Redactor()
@@ -101,10 +102,7 @@ class ValueType:
         except ValidationError as exc:
             error = self._mismatch(exc, what, redactor)
             if PLACEHOLDER.encode() in raw:
-                error.hint = (
-                    "Part of it was blanked by the app's Redaction before it was stored. Pass what a step "
-                    "needs as a kairos.Secret, or leave that field out of Redaction."
-                )
+                error.hint = BLANKED_HINT
             raise error from None
         except Exception as exc:
             raise PayloadError(f"{what} cannot be read as {self.label}: {_brief(exc)}") from exc

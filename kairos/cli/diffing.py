@@ -88,9 +88,8 @@ def _print(console: Console, found: RunDiff, limit: int | None) -> None:
         console.print(_head(letter, record), soft_wrap=True)
     forked = found.new.state.forked
     if forked is not None and forked.parent == str(found.old.run_id):
-        console.print(
-            Text(f"B is a fork of A from {forked.from_step}: {one_line(forked.reason)}", "dim"), soft_wrap=True
-        )
+        why = f": {one_line(forked.reason)}" if forked.reason else ""
+        console.print(Text(f"B is a fork of A from {one_line(forked.from_step)}{why}", "dim"), soft_wrap=True)
     _print_values(console, "input", found.input)
     console.print()
     _print_steps(console, found, limit)

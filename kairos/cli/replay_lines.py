@@ -59,6 +59,7 @@ class Lines(Listener):
         self._told_slow = False
         self._passed: list[StepResult] = []
         self._first = ""
+        self._hinted: set[str] = set()
 
     def say(self, text: Text | str, style: str = "") -> None:
         """One line of the replay's own."""
@@ -84,7 +85,7 @@ class Lines(Listener):
             more = f" and {len(changes) - 8} more" if len(changes) > 8 else ""
             self.say(Text("changed since the run: ", "yellow").append(safe(listed + more)))
         else:
-            self.say("code: each step is as it was when it ran")
+            self.say("code: the code of the step functions is as it was")
 
     def sources(self, code: Code, steps: Iterable[str]) -> None:
         """The source of the changed steps, then and now."""
@@ -205,7 +206,8 @@ class Lines(Listener):
             line.append(f" (in {who})" if who else "")
             print_line(self.console, line)
             hints[leak.hint] = None
-        for hint in filter(None, hints):
+        for hint in [hint for hint in hints if hint and hint not in self._hinted]:
+            self._hinted.add(hint)
             print_wrapped(
                 self.console, Text.assemble(("hint: ", "cyan"), one_line(hint, 500)), indent=INDENT, hanging=2
             )

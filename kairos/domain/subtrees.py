@@ -20,6 +20,11 @@ CERTAIN: Final = 32
 """Bits from which the same value elsewhere is hardly chance."""
 BLANKED: Final = "[redacted]"
 """What stands in place of a value that was blanked before it was stored. It says nothing."""
+BLANKED_HINT: Final = (
+    "Part of it was blanked by the app's Redaction before it was stored. Pass what a step needs as a kairos.Secret, or "
+    "leave that field out of Redaction."
+)
+"""The hint where a value cannot be read because it holds placeholders."""
 _MOST: Final = 255
 _SAMPLE: Final = 16
 _BITS: Final = [0.0, *(log2(n) + 1 for n in range(1, _SAMPLE + 1))]

@@ -122,9 +122,9 @@ def check_attempt(choice: Choice, facts: RunFacts) -> None:
     if not any(facts.steps[name].attempt(choice.attempt) for name in tries):
         most = max(tries.values(), default=0)
         whose = f"step {choice.only!r}" if choice.only else "any step"
+        made = "One attempt was" if most == 1 else f"At most {most} attempts were"
         raise InvalidArgument(
-            f"there is no attempt {choice.attempt} of {whose}",
-            hint=f"At most {most} attempt{'' if most == 1 else 's'} were made. `kairos show RUN` lists them.",
+            f"there is no attempt {choice.attempt} of {whose}", hint=f"{made} made. `kairos show RUN` lists them."
         )
 
 

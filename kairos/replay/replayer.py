@@ -15,9 +15,11 @@ from msgspec import structs
 
 from kairos.domain import canonical
 from kairos.domain.editing import Edit, apply_edits, read_edits
+from kairos.domain.error_info import ErrorInfo
 from kairos.domain.fingerprint import Definition
 from kairos.domain.forking import plan_fork, read_parent
 from kairos.domain.names import nearest
+from kairos.domain.subtrees import BLANKED_HINT
 from kairos.domain.unordered import has_sets, sort_sets
 from kairos.errors import (
     AppUnavailable,
@@ -41,6 +43,10 @@ from kairos.replay.results import Code, RunResult, StepResult
 from kairos.replay.verdicts import Verdict, judge
 from kairos.replay.withheld import hint_of
 
+_BLANKED_HERE: Final = (
+    "Part of it was blanked when this bundle was written (`kairos export --redact`): the step cannot get what it had. "
+    "Replay the run from its database, from a bundle without --redact, or leave the step out: --serve STEP."
+)
 T = TypeVar("T", bound=m.Answer)
 
 _DATABASE: Final = ("KAIROS_DATABASE_URL", "KAIROS_TEST_DATABASE_URL")
@@ -414,12 +420,20 @@ class _Course:
             elif not ended.same:
                 self._failed.append(step.name)
         if judged.verdict is Verdict.NEW_ERROR and ended.problem is not None:
-            hint = hint_of(ended.problem.error.summary, self.replayer.withheld)
+            error = ended.problem.error
+            ended = self._with_own_hint(ended, error)
+            hint = hint_of(error.summary, self.replayer.withheld)
             ended = structs.replace(ended, notes=(*ended.notes, hint)) if hint else ended
         self._add(StepResult(
             step, self._done + 1, judged.verdict, recorded, None if output is None else output.size, ended,
             judged.differences, self.code.change(step.name), self._why(ended),
         ))  # fmt: skip
+
+    def _with_own_hint(self, ended: m.Ended, error: ErrorInfo) -> m.Ended:
+        """Of a value that was blanked on its way into the bundle, the app's rules know nothing."""
+        if error.hint != BLANKED_HINT or not self.record.redactions:
+            return ended
+        return structs.replace(ended, problem=m.Problem(data=error.to_json() | {"hint": _BLANKED_HERE}))
 
     def _why(self, ended: m.Ended) -> str:
         if ended.outcome == "crashed":

@@ -19,6 +19,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import kairos
 from kairos.authoring.loading import load_app
+from kairos.authoring.redaction import Redaction
 from kairos.domain.events import EffectRecorded
 from kairos.replay.bundle import export_bundle
 from kairos.store.connect import Session
@@ -288,10 +289,10 @@ def _has_effect(client: kairos.Client, run: str, step: str) -> bool:
     return any(isinstance(event, EffectRecorded) and event.step == step for event in events)
 
 
-async def _export(dsn: str, run: str, path: Path) -> None:
+async def _export(dsn: str, run: str, path: Path, redact: Redaction | None = None) -> None:
     session = Session(dsn, "kairos tests")
     try:
-        await export_bundle(Reader(session), UUID(run), path)
+        await export_bundle(Reader(session), UUID(run), path, redact=redact)
     finally:
         await session.close()
 
@@ -316,7 +317,7 @@ def test_the_lines_are_those_that_users_know(shop: Shop) -> None:
     assert re.fullmatch(rf"\[replay\] run {shop.runs['six']} \(workflow: six [0-9a-f]{{8}}\)", lines[0])
     assert re.fullmatch(r"\[replay\] fetched \d+ events from the database: FAILED", lines[1])
     assert lines[3].startswith("[replay] isolation: env yes, audit yes, ")
-    assert lines[4] == "[replay] code: each step is as it was when it ran"
+    assert lines[4] == "[replay] code: the code of the step functions is as it was"
     assert lines[5].startswith("[replay] mode: verify (")
     assert re.fullmatch(r"\[replay\] step 1/6: fetch  OK \(\S+, diff: 0 bytes\)", lines[6])
     assert re.fullmatch(
@@ -470,7 +471,8 @@ def test_a_secret_has_the_developers_value_or_a_placeholder(shop: Shop) -> None:
         (["--mode", "vrify"], 2, "--mode 'vrify' is not a mode"),
         (["--serve", "fech"], 2, "Did you mean 'fetch'?"),
         (["--only", "x"], 2, "--only: the run has no step 'x'"),
-        (["--attempt", "7"], 2, "there is no attempt 7 of any step"),
+        (["--attempt", "7"], 2, "At most 2 attempts were made."),
+        (["--attempt", "7", "--only", "fetch"], 2, "One attempt was made."),
         (["--only", "fetch", "--until", "check"], 2, "--only runs one step alone"),
         (["--set", "a=1"], 2, "--set and --output edit a fork"),
         (["--submit"], 2, "--submit starts a fork"),
@@ -519,6 +521,27 @@ def test_what_cannot_be_read_or_loaded_has_its_own_code(shop: Shop) -> None:
     leaks = shop.replay("six", app="leaks.py")
     assert leaks.code == 3
     assert "leak leaks.py:2 in <module>: reaches for 127.0.0.1:9 (in the import of the app)" in leaks.err
+
+
+def test_what_a_bundle_has_blanked_is_not_put_down_to_the_app(shop: Shop) -> None:
+    asyncio.run(
+        _export(shop.database.dsn, shop.runs["six"], shop.place / "blank.kairos", redact=Redaction(fields=["cents"]))
+    )
+    done = shop.replay("blank.kairos", "--only", "fetch")
+    assert done.code == 1
+    assert "hint: Part of it was blanked when this bundle was written (`kairos export --redact`)" in done.out
+    assert "kairos.Secret" not in done.out
+
+
+def test_a_hint_is_said_once_however_many_steps_need_it(shop: Shop) -> None:
+    leaky = shop.edited(
+        "leaky.py",
+        ('return len(fetch["items"])', 'return Path("/kairos-a").write_text("x")'),
+        ('return fetch["cents"] / 100', 'return Path("/kairos-b").write_text("x")'),
+    )
+    done = shop.replay("six", "--until", "price", app=leaky)
+    assert (done.code, done.out.count(" leak leaky.py:")) == (3, 2)
+    assert done.out.count("hint: ") == 1
 
 
 def test_live_mode_really_calls_and_says_so(shop: Shop) -> None:
