@@ -38,6 +38,7 @@ def test_the_nearest_name_is_proposed() -> None:
 def test_what_there_is_gets_listed_if_nothing_is_near() -> None:
     assert nearest("xyz", ["reserve", "charge"]) == "Valid here: charge, reserve."
     assert nearest("xyz", iter(["charge"])) == "Valid here: charge."
+    assert nearest("bad-flow", ["swallow", "reserve"]) == "Valid here: reserve, swallow."
 
 
 def test_a_long_list_is_cut() -> None:
