@@ -116,7 +116,9 @@ def _claim_run(state: RunState, command: ClaimRun, now: datetime) -> Decision:
     expired = _expire(state, now)
     if expired:
         return expired
-    return [RunStarted(epoch=command.epoch, worker=command.worker)]
+    started = RunStarted(epoch=command.epoch, worker=command.worker)
+    # A fork to which the output of every step was handed down or given has nothing to run.
+    return [started, _run_done(state)] if state.undone == 0 and state.steps else [started]
 
 
 def _start_step(state: RunState, command: StartStep, now: datetime) -> Decision:
@@ -179,8 +181,7 @@ def _finish_step(state: RunState, command: FinishStep) -> Decision:
         )
     ]
     if state.undone == 1:
-        seqs = {sink: state.steps[sink].done_seq or state.seq + 1 for sink in state.graph.sinks}
-        events.append(RunDone(outputs=seqs))
+        events.append(_run_done(state))
     elif state.cancel_requested:
         if state.running == 1:
             events += _cancel_rest(state, except_for=name, released=_released(state, name))
@@ -384,6 +385,11 @@ def _bury(state: RunState, name: str, reason: str) -> list[Event]:
     if state.active == 1:
         events.append(_run_failed(state, {name: reason}))
     return events
+
+
+def _run_done(state: RunState) -> RunDone:
+    """A sink that is not done yet is so by the next event."""
+    return RunDone(outputs={sink: state.steps[sink].done_seq or state.seq + 1 for sink in state.graph.sinks})
 
 
 def _run_failed(state: RunState, more: Mapping[str, str] | None = None) -> RunFailed:

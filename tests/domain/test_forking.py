@@ -12,12 +12,15 @@ from json_values import json_values
 from run_stories import NOON, OUTPUT, RUN_ID, Story, graph_of, scheduled
 
 from kairos.domain import canonical
+from kairos.domain.commands import ClaimRun
+from kairos.domain.decisions import decide
 from kairos.domain.editing import Edit, apply_edits, read_edits, value_at, written
-from kairos.domain.events import Recorded, RunForked, StepsInherited, output_in
+from kairos.domain.events import Recorded, RunDone, RunForked, RunStarted, StepsInherited, output_in
 from kairos.domain.forking import CHUNK, Origin, Parent, downstream_of, fork_events, plan_fork, read_parent
 from kairos.domain.graph import Graph, StepSpec
 from kairos.domain.payload import Payload
 from kairos.domain.projection import project
+from kairos.domain.states import RunStatus
 from kairos.errors import HistoryError, InvalidArgument, KairosError
 from kairos.store.codec import decode
 
@@ -220,6 +223,21 @@ def test_a_parent_is_read_from_its_log_and_a_fork_of_it_folds() -> None:
     assert again.root == PARENT
     assert again.outputs["reserve"].run == PARENT
     assert again.outputs["audit"].run == "child"
+
+
+def test_a_fork_with_nothing_to_run_is_done_when_it_is_claimed() -> None:
+    outputs = dict.fromkeys(SHOP.steps, Payload.of(b"7"))
+    given_ones = read_edits({}, dict.fromkeys(list(SHOP.steps)[1:], 7), SHOP.steps)
+    chosen = plan_fork(parent("reserve"), SHOP, "email", given_ones)
+    events = [scheduled(SHOP, trigger="fork"), *fork_events(chosen, outputs, {}, "ann", "")]
+    log = [Recorded(i, NOON, event) for i, event in enumerate(events, 1)]
+    state = project(RUN_ID, SHOP, log)
+    answer = decide(state, ClaimRun("w1", 1), NOON)
+    assert isinstance(answer, list)
+    assert [type(event) for event in answer] == [RunStarted, RunDone]
+    done = project(RUN_ID, SHOP, [*log, *(Recorded(len(log) + i, NOON, e) for i, e in enumerate(answer, 1))])
+    assert done.status is RunStatus.DONE
+    assert done.outputs == {sink: done.steps[sink].done_seq for sink in SHOP.sinks}
 
 
 def test_a_log_without_its_beginning_is_no_parent() -> None:
