@@ -7,12 +7,14 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Final
 
+from msgspec import to_builtins
 from rich.console import Console
 from rich.text import Text
 
 from kairos.cli import exits, words
 from kairos.cli.differences import difference_line
 from kairos.cli.grid import Column, grid
+from kairos.cli.replay_lines import STOPPED_AT_IMPORT
 from kairos.cli.replay_lines import Lines as ReplayLines
 from kairos.cli.terminal import columns, one_line, print_wrapped, safe
 from kairos.domain.duration import format_duration
@@ -59,6 +61,8 @@ class Lines(Listener):
         self._is_ready = True
         self.say(f"app: {loaded.app} from {self.app}")
         self.say(f"isolation: {hello.isolation}")
+        if loaded.leaks:
+            self.noted(STOPPED_AT_IMPORT)
         self.leaks(loaded.leaks, "the import of the app")
 
     def noted(self, text: str) -> None:
@@ -177,6 +181,7 @@ def document(
         "differing": [{"run": run.run_id, "steps": list(run.ways)} for run in tally.differing],
         "unreadable": [{"run": run.run_id, "problem": run.problem} for run in tally.unreadable],
         "steps": [_step_json(step) for step in tally.steps.values()],
+        "leaks": [] if loaded is None else to_builtins(loaded.leaks),
         "seconds": round(seconds, 3),
         "replay_seconds": round(replay_seconds, 3),
         "exit_code": code,

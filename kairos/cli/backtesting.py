@@ -130,11 +130,10 @@ class _Backtest:
                     return self._nothing()
                 self.lines.introduce(self.request.workflow, infos, self.choice)
                 self._replay(replayer, database, [info.id for info in infos], tally)
-            leaks = replayer.loaded.leaks if replayer.loaded is not None else ()
         seconds = time.monotonic() - clock
         if self.request.junit is not None:
             _write(Path(self.request.junit), junit(tally, began, seconds))
-        code = exits.INTERRUPTED if self.interrupted else STOPPED if leaks else tally.exit_code
+        code = exits.INTERRUPTED if self.interrupted else tally.exit_code
         self.lines.finish(tally, code, seconds, self.request.again)
         if self.request.as_json:
             print_json(document(tally, replayer, self.choice, code, seconds, self.replay_seconds))

@@ -27,6 +27,9 @@ INDENT: Final = 9
 SLOW: Final = 2.0
 """Seconds after which it is said that a step still runs."""
 _MAX_FRAMES: Final = 4
+STOPPED_AT_IMPORT: Final = (
+    "the guards refused something while the app was imported, and it went on; the verdicts say whether that matters"
+)
 _FEW: Final = 20
 """So many steps in a row that are not run have a line each."""
 
@@ -75,6 +78,8 @@ class Lines(Listener):
         is_free = not hello.layers
         self.say(f"app: {loaded.app} from {self.app}")
         self.say(f"isolation: {hello.isolation}", "bold red" if is_free else "")
+        if loaded.leaks:
+            self.noted(STOPPED_AT_IMPORT)
         self.leaks(loaded.leaks, "the import of the app")
 
     def code(self, code: Code) -> None:

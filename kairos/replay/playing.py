@@ -159,13 +159,14 @@ class Run:
         then = call.recorded.output if call.recorded is not None else call.facts.output
         same = output is not None and then is not None and output.digest == then.digest
         raw = None if output is None or same else output.data
+        is_blocked = any(not leak.at_import for leak in leaks)
         return m.Ended(
             step=planned.name,
             outcome=done.outcome,
             same=same,
             output=raw,
             size=0 if output is None else output.size,
-            again=self._again(planned, upstream) if raw is not None and then is not None and not leaks else None,
+            again=self._again(planned, upstream) if raw is not None and then is not None and not is_blocked else None,
             problem=None if done.error is None else m.Problem.of(done.error),
             duration_us=done.duration_us,
             moved=self.request.flows and self._is_moved(planned),

@@ -62,7 +62,7 @@ class RunResult:
 
     Attributes:
         quit: the user ended the replay before its end.
-        leaks: what leaked outside of any step.
+        leaks: what was stopped while the app was imported. The app went on without it, so by itself it is no verdict.
     """
 
     run_id: str
@@ -75,7 +75,7 @@ class RunResult:
     @property
     def verdicts(self) -> list[Verdict]:
         """Of all steps."""
-        return [step.verdict for step in self.steps] + [Verdict.BLOCKED for _ in self.leaks[:1]]
+        return [step.verdict for step in self.steps]
 
     @property
     def exit_code(self) -> int:

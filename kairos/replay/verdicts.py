@@ -80,8 +80,14 @@ def judge(then: Attempt | None, recorded: bytes | None, now: Ended, compare: Com
     if now.outcome == "missing":
         has_ended = then is not None and then.ending in (Ending.DONE, Ending.FAILED)
         return Judged(Verdict.NOT_COMPARED if has_ended else Verdict.MISSING)
-    if now.leaks:
+    if any(not leak.at_import for leak in now.leaks):
         return Judged(Verdict.BLOCKED)
+    judged = _judge_run(then, recorded, now, compare)
+    # A module that a step imports may look around, and go on without an answer.
+    return Judged(Verdict.BLOCKED) if now.leaks and judged.verdict is Verdict.NEW_ERROR else judged
+
+
+def _judge_run(then: Attempt | None, recorded: bytes | None, now: Ended, compare: Compare) -> Judged:
     ending = Ending.OPEN if then is None else then.ending
     if now.effects.mismatch:
         return Judged(Verdict.DIVERGED_EFFECTS)

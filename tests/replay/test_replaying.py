@@ -523,6 +523,7 @@ def test_what_cannot_be_read_or_loaded_has_its_own_code(shop: Shop) -> None:
     assert "leak leaks.py:2 in <module>: reaches for 127.0.0.1:9 (in the import of the app)" in leaks.err
 
 
+<<<<<<< HEAD
 def test_what_a_bundle_has_blanked_is_not_put_down_to_the_app(shop: Shop) -> None:
     asyncio.run(
         _export(shop.database.dsn, shop.runs["six"], shop.place / "blank.kairos", redact=Redaction(fields=["cents"]))
@@ -542,6 +543,36 @@ def test_a_hint_is_said_once_however_many_steps_need_it(shop: Shop) -> None:
     done = shop.replay("six", "--until", "price", app=leaky)
     assert (done.code, done.out.count(" leak leaky.py:")) == (3, 2)
     assert done.out.count("hint: ") == 1
+=======
+PROBE = """import psycopg
+import pathlib, socket
+for attempt in (lambda: socket.create_connection(("127.0.0.1", 9)), lambda: pathlib.Path("probe.txt").write_text("x")):
+    try: attempt()
+    except OSError: pass
+"""
+
+
+def test_what_an_import_tried_and_did_without_is_a_note(shop: Shop) -> None:
+    probing = shop.edited("probing.py", ("import psycopg\n", PROBE))
+    done = shop.replay("shapes", "--only", "plain", app=probing)
+    assert done.code == 0, done.out
+    assert "note: the guards refused something while the app was imported" in done.out
+    assert "in <lambda>: reaches for 127.0.0.1:9 (in the import of the app)" in done.out
+    assert "hint: Do it in a step, where ctx.call records it. Or let it happen: --allow-network HOST:PORT." in done.out
+    assert "blocked" not in done.out.splitlines()[-1]
+    told = shop.replay("shapes", "--only", "plain", "--json", app=probing)
+    assert told.code == told.json["exit_code"] == 0
+    assert [(leak["what"], leak["at_import"]) for leak in told.json["leaks"]] == [
+        ("reaches for", True), ("opens for writing", True),
+    ]  # fmt: skip
+    (shop.place / "probed.py").write_text(PROBE.replace("import psycopg\n", ""))
+    late = shop.edited(
+        "late.py", ('    return {"id": order.order_id, "né', '    import probed\n    return {"id": order.order_id, "né')
+    )
+    within = shop.replay("shapes", "--only", "plain", "--json", app=late)
+    assert (within.code, within.verdicts["plain"]) == (0, "same")
+    assert [leak["what"] for leak in within.steps["plain"]["leaks"]] == ["reaches for", "opens for writing"]
+>>>>>>> e86a93d (What an app tried at its import and did without is told as a note, and changes no exit code)
 
 
 def test_live_mode_really_calls_and_says_so(shop: Shop) -> None:

@@ -37,9 +37,17 @@ _HINTS: Final = {
 }
 
 
-def hint_for(kind: str) -> str:
-    """What to do about a leak of this kind."""
-    return _HINTS[kind]
+_HINTS_AT_IMPORT: Final = {
+    "network": "Do it in a step, where ctx.call records it. Or let it happen: --allow-network HOST:PORT.",
+    "write": "Do it in a step, where ctx.call records it. Or let it happen: --allow-writes DIR.",
+    "process": "Do it in a step, where ctx.call records it. A replay starts no other programs.",
+    "signal": "Do it in a step, where ctx.call records it. A replay sends no signals to other processes.",
+}
+
+
+def hint_for(kind: str, *, at_import: bool = False) -> str:
+    """What to do about a leak of this kind; in code that runs at import there is no `ctx`."""
+    return (_HINTS_AT_IMPORT if at_import else _HINTS)[kind]
 
 
 def install(ledger: Ledger, around: Surroundings) -> None:
@@ -99,5 +107,5 @@ def _leak(attempt: Attempt, found: Finding) -> Leak:
     at = found.place or Place("", 0, "")
     return Leak(
         attempt.kind, attempt.what, attempt.target, at.file, at.line, at.function,
-        hint=hint_for(attempt.kind), at_import=found.importing,
+        hint=hint_for(attempt.kind, at_import=found.importing), at_import=found.importing,
     )  # fmt: skip

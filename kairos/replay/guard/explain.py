@@ -52,8 +52,11 @@ def explain(exc: BaseException, ledger: Ledger, around: Surroundings) -> Leak | 
         place = _place([error, *errors])
         if (found := _from_kernel(error, around)) is not None:
             at = place or Place("", 0, "")
-            hint = hint_for(found[0])
-            return ledger.note(Leak(*found, at.file, at.line, at.function, hint=hint, layer="kernel"))
+            hint = hint_for(found[0], at_import=not ledger.is_in_step)
+            leak = Leak(
+                *found, at.file, at.line, at.function, hint=hint, at_import=not ledger.is_in_step, layer="kernel"
+            )  # fmt: skip
+            return ledger.note(leak)
     return None
 
 

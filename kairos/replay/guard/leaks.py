@@ -125,6 +125,11 @@ class Ledger:
         """Leaks from now on belong to `step`; one whose own line is unknown is placed at `function`."""
         self._step, self._step_place = step, _place_of(function)
 
+    @property
+    def is_in_step(self) -> bool:
+        """Whether a step has begun; before that, the app is imported."""
+        return self._step is not None
+
     def note(self, leak: Leak) -> Leak:
         """Write `leak` down, unless it is known; returns it with the step under way and a place, if it had none."""
         if not leak.step:
