@@ -17,7 +17,7 @@ from kairos.cli.terminal import one_line, print_line, print_wrapped, safe
 from kairos.domain.duration import format_duration
 from kairos.domain.error_info import ErrorInfo
 from kairos.replay.facts import Ending
-from kairos.replay.messages import Ended, Hello, Leak, Loaded, Said
+from kairos.replay.messages import Ended, Hello, Late, Leak, Loaded, Said
 from kairos.replay.plan import GIVEN, Choice, Mode, PlannedStep
 from kairos.replay.replayer import Listener
 from kairos.replay.results import Code, RunResult, StepResult
@@ -135,6 +135,13 @@ class Lines(Listener):
             return
         self._flush_served(total)
         self._step(result, total)
+
+    def leaked(self, result: StepResult, total: int, late: Late) -> None:
+        """Its line stands above; this one takes its place."""
+        word, style = _WORDS[result.verdict]
+        line = Text(f"step {result.number}/{total}: ").append(safe(result.name), "bold").append("  ")
+        self.say(line.append(word, style).append(" (after its end, by a thread that it has left running)", style))
+        self.leaks(late.leaks)
 
     def _flush_served(self, total: int) -> None:
         passed, self._passed = self._passed, []

@@ -50,6 +50,15 @@ class Fence:
         key = _key(call)
         return self._take(leak for leak in guard.leaks() if leak.step == key)
 
+    def late(self, call: StepCall | None) -> list[m.Late]:
+        """What leaked since the last look in threads that other steps have left running, by step."""
+        current = None if call is None else _key(call)
+        found: dict[str, list[guard.Leak]] = {}
+        for leak in guard.leaks():
+            if leak.step and leak.step != current and id(leak) not in self._told:
+                found.setdefault(leak.step, []).append(leak)
+        return [_late(key, self._take(iter(leaks))) for key, leaks in found.items()]
+
     def new(self) -> tuple[m.Leak, ...]:
         """What leaked outside of any step, and was not told yet."""
         return self._take(leak for leak in guard.leaks() if not leak.step)
@@ -63,6 +72,11 @@ class Fence:
 def _key(call: StepCall) -> str:
     # Of this very call: the guards tell each leak once, and one child replays many runs.
     return f"{call.ctx.run_id} {call.step.name} {id(call)}"
+
+
+def _late(key: str, leaks: tuple[m.Leak, ...]) -> m.Late:
+    run, _, rest = key.partition(" ")
+    return m.Late(run=run, step=rest.rpartition(" ")[0], leaks=leaks)
 
 
 def _message(leak: guard.Leak) -> m.Leak:

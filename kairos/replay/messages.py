@@ -236,6 +236,14 @@ class Ended(Struct, frozen=True, kw_only=True, tag="ended"):
     notes: tuple[str, ...] = ()
 
 
+class Late(Struct, frozen=True, kw_only=True, tag="late"):
+    """What a thread tried that a step has left running, after the step was told of; `run` may be one of before."""
+
+    run: str
+    step: str
+    leaks: tuple[Leak, ...]
+
+
 class Refused(Struct, frozen=True, kw_only=True, tag="refused"):
     """Nothing of it was run: it cannot be replayed as was asked for."""
 
@@ -249,7 +257,7 @@ class Finished(Struct, frozen=True, tag="finished"):
     quit: bool = False
 
 
-Answer = Hello | Loaded | CannotLoad | Described | Checked | Began | Said | Noted | Ended | Refused | Finished
+Answer = Hello | Loaded | CannotLoad | Described | Checked | Began | Said | Noted | Ended | Late | Refused | Finished
 
 _encoder = msgspec.json.Encoder()
 _requests: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)

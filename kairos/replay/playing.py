@@ -75,7 +75,9 @@ class Player:
                 continue
             self.channel.send(m.Began(planned.name))
             try:
-                self.channel.send(run.replay(planned))
+                ended = run.replay(planned)
+                self._tell_of_late_leaks(run.last)
+                self.channel.send(ended)
             except BaseException as exc:
                 if getattr(exc, "ends_replay", False):  # of a debugger: its user has had enough
                     return True
@@ -84,8 +86,13 @@ class Player:
                 self.turns.told()
             if self.stops.session.quit:  # once the step had ended
                 return True
+        self._tell_of_late_leaks(None)
         self.turns.catch_up()
         return False
+
+    def _tell_of_late_leaks(self, call: StepCall | None) -> None:
+        for late in self.fence.late(call):
+            self.channel.send(late)
 
 
 class Run:
@@ -96,6 +103,7 @@ class Run:
         self.workflow: Workflow = player.app.workflows[request.workflow]
         self.facts: RunFacts = facts_of(record.history, record.definition.graph.steps)
         self.input = record.bytes_of(self.facts.input) if request.input is None else request.input
+        self.last: StepCall | None = None
         self._now: dict[str, bytes | None] = dict.fromkeys(request.without) | dict(request.given)
 
     def replay(self, planned: PlannedStep) -> m.Ended:
@@ -114,6 +122,7 @@ class Run:
                 self._now[name] = None
             return m.Ended(step=name, outcome="missing", missing=missing)
         call, journal = self._call(planned, upstream)
+        self.last = call
         self.player.fence.begin(call)
         done = self.player.stage.perform(call)
         if done.output is not None:

@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from subprocess import DEVNULL
 from typing import Any, Final, TypeVar
@@ -120,6 +120,9 @@ class Listener:
 
     def ended(self, result: StepResult, total: int) -> None:
         """A step has its verdict, or was not run."""
+
+    def leaked(self, result: StepResult, total: int, late: m.Late) -> None:
+        """A step that has ended is blocked after all: by a thread that it has left running."""
 
 
 class Replayer:
@@ -380,6 +383,8 @@ class _Course:
                 self.replayer.end_child()
                 self._end(m.Ended(step=self._next.name, outcome="crashed", notes=(how,)))
                 return False
+            case m.Late():
+                self._leak(answer)
             case m.Refused(message=message, hint=hint):
                 raise BreakpointError(message, hint=hint)
             case m.Finished(quit=quit):
@@ -434,6 +439,20 @@ class _Course:
         if error.hint != BLANKED_HINT or not self.record.redactions:
             return ended
         return structs.replace(ended, problem=m.Problem(data=error.to_json() | {"hint": _BLANKED_HERE}))
+
+    def _leak(self, late: m.Late) -> None:
+        for place, step in enumerate(self.result.steps):
+            if late.run == self.result.run_id and step.name == late.step and step.ended is not None:
+                ended = structs.replace(step.ended, leaks=(*step.ended.leaks, *late.leaks))
+                blocked = replace(step, verdict=Verdict.BLOCKED, ended=ended)
+                self.result.steps[place] = blocked
+                self.listener.leaked(blocked, len(self.plan.steps), late)
+                return
+        for leak in late.leaks:
+            self.listener.noted(
+                f"step {late.step} of run {late.run} left a thread running, which was stopped at "
+                f"{leak.file}:{leak.line}: {leak.what} {leak.target}"
+            )
 
     def _why(self, ended: m.Ended) -> str:
         if ended.outcome == "crashed":

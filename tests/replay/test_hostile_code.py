@@ -25,7 +25,7 @@ from tests.conftest import TestDatabase
 from tests.replay.replay_support import environment, replay
 
 APP = """
-import asyncio, os, signal, sys, threading, time
+import asyncio, concurrent.futures, os, signal, sys, threading, time
 import kairos
 
 app = kairos.App("hostile")
@@ -146,6 +146,41 @@ def colours() -> dict:
 def last() -> str:
     return "x"
 
+lasting = app.workflow("lasting")
+GO = threading.Event()
+LEFT = []
+POOL = concurrent.futures.ThreadPoolExecutor(1)
+
+def leak(name):
+    GO.wait()
+    open(name, "w")
+
+@lasting.step
+def leaves_a_thread() -> str:
+    if HERE:
+        LEFT.append(threading.Thread(target=leak, args=("of_a_thread.txt",)))
+        LEFT[0].start()
+        POOL.submit(int).result()
+    return "x"
+
+@lasting.step
+def lets_it_go(leaves_a_thread: str) -> str:
+    if HERE:
+        GO.set()
+        LEFT[0].join()
+    return "x"
+
+@lasting.step
+def uses_the_pool(lets_it_go: str) -> str:
+    if HERE:
+        try: POOL.submit(leak, "of_a_pool.txt").result()
+        except BaseException: pass
+    return "x"
+
+@lasting.step
+def has_done_nothing(uses_the_pool: str) -> str:
+    return "x"
+
 slow = app.workflow("slow")
 
 @slow.step
@@ -188,7 +223,7 @@ def files(place: Path, database: TestDatabase) -> Path:
         return place
     app = load_app(f"{place / 'app.py'}:app")
     with working(app, database.dsn), kairos.Client(database.dsn) as client:
-        for name in ("w", "slow"):
+        for name in ("w", "slow", "lasting"):
             run = client.start(app.get(name))
             run.wait(30)
             asyncio.run(_export(database.dsn, run, place / f"{name}.kairos"))
@@ -229,6 +264,20 @@ def test_the_terminal_is_safe_and_the_lines_come_in_order(files: Path) -> None:
     numbered = [int(found[1]) for line in lines if (found := re.match(r"\[replay\] step (\d+)/", line))]
     assert numbered == list(range(1, len(numbered) + 1))
     assert lines.index("said aloud") < next(n for n, line in enumerate(lines) if ": prints  OK" in line)
+
+
+def test_a_leak_of_a_thread_belongs_to_the_step_that_started_it(files: Path) -> None:
+    done = replay(files, "lasting.kairos", "--app", "app.py:app", "--json")
+    assert done.code == 3, done.err
+    assert done.verdicts == {
+        "leaves_a_thread": "blocked", "lets_it_go": "same", "uses_the_pool": "blocked", "has_done_nothing": "same",
+    }  # fmt: skip
+    (late,) = done.steps["leaves_a_thread"]["leaks"]
+    assert (late["function"], late["target"]) == ("leak", "of_a_thread.txt")
+    (of_pool,) = done.steps["uses_the_pool"]["leaks"]
+    assert of_pool["target"] == "of_a_pool.txt"
+    assert "Traceback" not in done.err
+    assert "step 1/4: leaves_a_thread  BLOCKED (after its end, by a thread that it has left running)" in done.err
 
 
 class Terminal:

@@ -523,7 +523,6 @@ def test_what_cannot_be_read_or_loaded_has_its_own_code(shop: Shop) -> None:
     assert "leak leaks.py:2 in <module>: reaches for 127.0.0.1:9 (in the import of the app)" in leaks.err
 
 
-<<<<<<< HEAD
 def test_what_a_bundle_has_blanked_is_not_put_down_to_the_app(shop: Shop) -> None:
     asyncio.run(
         _export(shop.database.dsn, shop.runs["six"], shop.place / "blank.kairos", redact=Redaction(fields=["cents"]))
@@ -543,7 +542,8 @@ def test_a_hint_is_said_once_however_many_steps_need_it(shop: Shop) -> None:
     done = shop.replay("six", "--until", "price", app=leaky)
     assert (done.code, done.out.count(" leak leaky.py:")) == (3, 2)
     assert done.out.count("hint: ") == 1
-=======
+
+
 PROBE = """import psycopg
 import pathlib, socket
 for attempt in (lambda: socket.create_connection(("127.0.0.1", 9)), lambda: pathlib.Path("probe.txt").write_text("x")):
@@ -572,7 +572,6 @@ def test_what_an_import_tried_and_did_without_is_a_note(shop: Shop) -> None:
     within = shop.replay("shapes", "--only", "plain", "--json", app=late)
     assert (within.code, within.verdicts["plain"]) == (0, "same")
     assert [leak["what"] for leak in within.steps["plain"]["leaks"]] == ["reaches for", "opens for writing"]
->>>>>>> e86a93d (What an app tried at its import and did without is told as a note, and changes no exit code)
 
 
 def test_live_mode_really_calls_and_says_so(shop: Shop) -> None:

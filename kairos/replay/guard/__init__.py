@@ -14,6 +14,7 @@ from typing import Any
 
 from kairos.replay.guard import explain as _explaining
 from kairos.replay.guard import isolation as _isolation
+from kairos.replay.guard import threads
 from kairos.replay.guard.attempts import Surroundings
 from kairos.replay.guard.environment import scrub_environment
 from kairos.replay.guard.isolation import Isolation, Layer
@@ -53,12 +54,16 @@ def enter(policy: Policy) -> Isolation:
         raise RuntimeError("this process is guarded already")
     isolation, around = _isolation.enter(policy, _LEDGER)
     _AROUND.append(around)
+    threads.follow(_LEDGER)
+    threads.keep_quiet(lambda exc: explain_error(exc) is not None)
     return isolation
 
 
 def begin_step(step: str, function: Callable[..., Any] | None = None) -> None:
-    """From now on leaks belong to `step`, until another begins. `function` is where a leak is placed whose own line is
-    not known."""
+    """From now on leaks belong to `step`, until another begins; those of threads that it starts, even then.
+
+    `function` is where a leak is placed whose own line is not known.
+    """
     _LEDGER.begin_step(step, function)
 
 

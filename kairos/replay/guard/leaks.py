@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import threading
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any, Final
@@ -85,6 +86,19 @@ class Finding:
     at_prompt: bool
 
 
+@dataclass(frozen=True)
+class Charged:
+    """A step that leaks are charged to, and where it is."""
+
+    step: str
+    place: Place | None
+
+
+CHARGED: Final[ContextVar[Charged | None]] = ContextVar("kairos_charged", default=None)
+MARK: Final = "_kairos_charged"
+"""The attribute of a thread that says which step started it."""
+
+
 class ReplayBlocked(BaseException):
     """A step tried to leave the process. `leak` says what and where, `hint` what to do."""
 
@@ -118,30 +132,41 @@ class Ledger:
         self._found: dict[tuple[object, ...], Leak] = {}
         # Not a plain lock: the garbage collector may run a finaliser that leaks while the lock is held.
         self._lock = threading.RLock()
-        self._step: str | None = None
-        self._step_place: Place | None = None
+        self._now: Charged | None = None
 
     def begin_step(self, step: str, function: Callable[..., Any] | None = None) -> None:
         """Leaks from now on belong to `step`; one whose own line is unknown is placed at `function`."""
-        self._step, self._step_place = step, _place_of(function)
+        self._now = Charged(step, _place_of(function))
+        CHARGED.set(self._now)
 
     @property
     def is_in_step(self) -> bool:
         """Whether a step has begun; before that, the app is imported."""
-        return self._step is not None
+        return self._now is not None
+
+    def charged(self) -> Charged | None:
+        """The step that what runs here belongs to: the one that started this thread or task, which may have ended."""
+        by_context = CHARGED.get()
+        if by_context is not None:
+            return by_context
+        thread = vars(threading).get("_active", {}).get(threading.get_ident())  # `current_thread` would make one
+        return getattr(thread, MARK, None) or self._now
 
     def note(self, leak: Leak) -> Leak:
         """Write `leak` down, unless it is known; returns it with the step under way and a place, if it had none."""
+        charged = self.charged()
         if not leak.step:
-            leak = replace(leak, step=self._step)
-        if not leak.file and self._step_place is not None:
-            place = self._step_place
+            leak = replace(leak, step=None if charged is None else charged.step)
+        if not leak.file and charged is not None and charged.place is not None:
+            place = charged.place
             leak = replace(leak, file=place.file, line=place.line, function=place.function)
         with self._lock:
             return self._found.setdefault(_key(leak), leak)
 
     def moved(self, leak: Leak, place: Place) -> Leak:
         """The place of a leak that is written down became known."""
+        if (leak.file, leak.line, leak.function) == (place.file, place.line, place.function):
+            return leak
         better = replace(leak, file=place.file, line=place.line, function=place.function)
         with self._lock:
             self._found.pop(_key(leak), None)
