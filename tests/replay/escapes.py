@@ -14,6 +14,7 @@ import logging
 import mmap
 import multiprocessing
 import os
+import readline
 import resource
 import shelve
 import shutil
@@ -284,6 +285,7 @@ def find(name: str) -> Callable[..., int]:
 LIBC = ctypes.CDLL(None)
 NATIVE_SOCKET, NATIVE_CONNECT, NATIVE_SYSTEM = map(find, ("socket", "connect", "system"))
 NATIVE_UNLINK, NATIVE_TRUNCATE, NATIVE_LINK = map(find, ("unlink", "truncate", "link"))
+NATIVE_FORK, NATIVE_PRLIMIT = map(find, ("fork", "prlimit"))
 NATIVE_CHMOD, NATIVE_UTIMES, NATIVE_SETXATTR, NATIVE_SEMGET = map(find, ("chmod", "utimes", "setxattr", "semget"))
 
 
@@ -512,6 +514,79 @@ def set_an_attribute(world: World) -> None:
 def set_an_attribute_of_an_open_file(world: World) -> None:
     with open(world.path("old.txt")) as file:
         os.setxattr(file.fileno(), "user.kairos", b"x")
+
+
+@writes
+def write_to_an_attached_database(world: World) -> None:
+    with contextlib.closing(sqlite3.connect(":memory:")) as conn:
+        conn.execute("attach ? as other", [world.path("db.sqlite")])
+        conn.execute("insert into other.t values (2)")
+        conn.commit()
+
+
+@writes
+def make_an_attached_database(world: World) -> None:
+    with contextlib.closing(sqlite3.connect(":memory:")) as conn:
+        conn.execute("attach ? as other", [world.path("new.sqlite")])
+        conn.execute("create table other.t (x)")
+
+
+@writes
+def copy_a_database_by_vacuum(world: World) -> None:
+    with contextlib.closing(sqlite3.connect(world.path("db.sqlite"))) as conn:
+        conn.execute("vacuum into ?", [world.path("copy.sqlite")])
+
+
+@writes
+def write_a_history(world: World) -> None:
+    readline.add_history("x")
+    readline.write_history_file(world.path("history"))
+
+
+@writes
+def open_a_file_again_by_its_descriptor(world: World) -> None:
+    with open(world.path("old.txt")) as file, open(f"/proc/self/fd/{file.fileno()}", "w") as again:
+        again.write("new")
+
+
+@writes
+@silent
+def open_a_file_again_by_its_descriptor_in_c(world: World) -> None:
+    with open(world.path("old.txt")) as file:
+        NATIVE_TRUNCATE(f"/proc/self/fd/{file.fileno()}".encode(), 1)
+
+
+@writes
+def change_the_mode_by_a_descriptors_name(world: World) -> None:
+    with open(world.path("old.txt")) as file:
+        os.chmod(f"/dev/fd/{file.fileno()}", 0o777)
+
+
+@writes
+def change_the_times_through_a_link(world: World) -> None:
+    link = os.path.join(tempfile.mkdtemp(), "link")
+    os.symlink(world.path("old.txt"), link)
+    os.utime(link, (1, 1))
+
+
+@writes
+@silent
+def write_in_a_process_forked_in_c(world: World) -> None:
+    child = NATIVE_FORK()
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            Path(world.folder, "new.txt").write_text("new")
+        os._exit(0)
+    if child > 0:
+        os.waitpid(child, 0)
+
+
+@others
+@silent
+def limit_another_process_in_c(world: World) -> None:
+    soft, hard = resource.prlimit(world.process, resource.RLIMIT_NOFILE)
+    limits = (ctypes.c_ulong * 2)(soft - 1, hard)
+    NATIVE_PRLIMIT(world.process, resource.RLIMIT_NOFILE, limits, None)
 
 
 @others

@@ -35,6 +35,7 @@ _SAYS_REFUSED: Final = re.compile(r"\b(Permission denied|Operation not permitted
 _TCP: Final = re.compile(r'server at "([^"]+)"(?: \([^)]*\))?, port (\d+)')
 _UNIX: Final = re.compile(r'server on socket "([^"]+)"')
 _NO_DETAILS: Final = "no error details available"
+_UNOPENED: Final = re.compile(r"unable to open database: (.+)", re.DOTALL)
 _READ_ONLY: Final = ("attempt to write a readonly database", "unable to open database file")
 
 
@@ -68,8 +69,8 @@ def _from_kernel(error: BaseException, around: Surroundings) -> _Found | None:
     text = _text(error)
     if around.kernel_refuses_sockets and _is_silent_libpq(error, text):
         return NETWORK, "connects to", _libpq_server(error)
-    if around.kernel_refuses_writes and type(error).__module__ == "sqlite3" and text.startswith(_READ_ONLY):
-        return (WRITE, "writes to the database", around.databases[-1]) if around.databases else None
+    if around.kernel_refuses_writes and type(error).__module__ == "sqlite3":
+        return _from_sqlite(text, around)
     if not _SAYS_REFUSED.search(text) or _is_own_class(type(error)):
         return None
     if type(error).__module__ in ("_gdbm", "_dbm"):
@@ -81,6 +82,16 @@ def _from_kernel(error: BaseException, around: Surroundings) -> _Found | None:
     if found := _UNIX.search(text):
         return NETWORK, "connects to", f"unix:{found[1]}"
     return None if is_raised_by_python(error) else (NETWORK, "connects to", f"a server ({type(error).__module__})")
+
+
+def _from_sqlite(text: str, around: Surroundings) -> _Found | None:
+    """Of databases that it opened by itself, by ATTACH or VACUUM INTO, only the error has the name, if anything."""
+    named = _UNOPENED.search(text)
+    if named is not None and _is_refused(named[1], around):
+        return WRITE, "opens the database", named[1]
+    if not text.startswith(_READ_ONLY):
+        return None
+    return WRITE, "writes to the database", around.databases[-1] if around.databases else ""
 
 
 def _is_silent_libpq(error: BaseException, text: str) -> bool:
@@ -103,11 +114,16 @@ def _from_os(error: OSError, around: Surroundings) -> _Found | None:
     path = error.filename
     if around.kernel_refuses_sockets and (found := refused_call(error)) is not None:
         return found
-    if not around.kernel_refuses_writes or not isinstance(path, str | bytes) or around.reach.write(os.fsdecode(path)):
-        return None
-    # The file's own mode comes first: what it forbids was forbidden in production too, and is not ours.
-    judged = path if os.path.lexists(path) else os.path.dirname(path) or "."
-    return (WRITE, "changes", os.fsdecode(path)) if os.access(judged, os.W_OK) else None
+    if isinstance(path, str | bytes) and _is_refused(os.fsdecode(path), around):
+        return WRITE, "changes", os.fsdecode(path)
+    return None
+
+
+def _is_refused(path: str, around: Surroundings) -> bool:
+    """Whether the guards refuse to write there; what the file's own mode forbids was forbidden in production too."""
+    if not around.kernel_refuses_writes or around.reach.write(path):
+        return False
+    return os.access(path if os.path.lexists(path) else os.path.dirname(path) or ".", os.W_OK)
 
 
 def _chain(exc: BaseException) -> Iterator[BaseException]:

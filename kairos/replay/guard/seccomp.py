@@ -20,6 +20,7 @@ from typing import Final
 from kairos.replay.guard import kernel
 from kairos.replay.guard.metadata import PASS_ARGUMENT
 from kairos.replay.guard.syscalls import (
+    CLONE_THREAD,
     FCNTL,
     IOCTL,
     MACHINES,
@@ -34,13 +35,14 @@ from kairos.replay.guard.syscalls import (
 _SET_MODE_FILTER, _TSYNC = 1, 1
 _ALLOW: Final = 0x7FFF_0000
 _REFUSE: Final = 0x0005_0000 | errno.EACCES
+_ABSENT: Final = 0x0005_0000 | errno.ENOSYS
 
 # Of `struct seccomp_data`: int nr, u32 arch, u64 instruction_pointer, u64 args[6]. Both machines are little-endian,
 # and most arguments looked at are an int to the kernel, so that their low half is all of them.
 _NUMBER, _ARCH = 0, 4
 _X32_BIT: Final = 0x4000_0000
 
-_LD, _JEQ, _JGE, _AND, _RET = 0x20, 0x15, 0x35, 0x54, 0x06
+_LD, _JEQ, _JGE, _JSET, _AND, _RET = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
 Instruction = tuple[int, int, int, int]
 """Code, how far to jump when true, and when false, and a constant."""
 
@@ -68,10 +70,12 @@ def program(machine: Machine, *, network: bool, pid: int, pass_: int) -> list[In
     lines = [*_load(_ARCH), (_JEQ, 1, 0, machine.arch), _refuse(), *_load(_NUMBER)]
     if machine is MACHINES["x86_64"]:
         lines += [(_JGE, 0, 1, _X32_BIT), _refuse()]
-    for name in NEVER:
+    for name in (name for name in NEVER if name in number):
         lines += [(_JEQ, 0, 1, number[name]), _refuse()]
     lines += _rule(number["socketpair"], _pairs())
     lines += _rule(number["socket"], _internet() if network else [_refuse()])
+    lines += _rule(number["clone"], [*_load(_argument(0)), (_JSET, 1, 0, CLONE_THREAD), _refuse(), _allow()])
+    lines += _rule(number["clone3"], [(_RET, 0, 0, _ABSENT)])
     lines += _rule(number["fcntl"], _none_of(1, FCNTL))
     lines += _rule(number["ioctl"], _none_of(1, IOCTL))
     for name in (name for name in METADATA if name in number):

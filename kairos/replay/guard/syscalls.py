@@ -21,8 +21,9 @@ class Machine:
 # Since number 424 both machines share their numbers.
 _COMMON: Final = {
     "pidfd_send_signal": 424, "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427,
-    "pidfd_getfd": 438, "process_madvise": 440, "process_mrelease": 448, "fchmodat2": 452, "setxattrat": 463,
-    "removexattrat": 466, "file_setattr": 469,
+    "open_tree": 428, "move_mount": 429, "fsopen": 430, "fsconfig": 431, "fsmount": 432, "fspick": 433,
+    "clone3": 435, "pidfd_getfd": 438, "process_madvise": 440, "mount_setattr": 442, "quotactl_fd": 443,
+    "process_mrelease": 448, "fchmodat2": 452, "setxattrat": 463, "removexattrat": 466, "file_setattr": 469,
 }  # fmt: skip
 MACHINES: Final = {
     "x86_64": Machine(
@@ -42,6 +43,7 @@ MACHINES: Final = {
             "reboot": 169, "kexec_load": 246, "kexec_file_load": 320, "init_module": 175, "finit_module": 313,
             "delete_module": 176, "swapon": 167, "swapoff": 168, "acct": 163, "quotactl": 179, "bpf": 321,
             "vhangup": 153, "setns": 308, "syslog": 103, "mount": 165, "umount2": 166, "pivot_root": 155,
+            "fork": 57, "vfork": 58, "clone": 56, "iopl": 172, "ioperm": 173, "fanotify_init": 300,
             **_COMMON,
         },
     ),
@@ -61,15 +63,15 @@ MACHINES: Final = {
             "sethostname": 161, "setdomainname": 162, "reboot": 142, "kexec_load": 104, "kexec_file_load": 294,
             "init_module": 105, "finit_module": 273, "delete_module": 106, "swapon": 224, "swapoff": 225,
             "acct": 89, "quotactl": 60, "bpf": 280, "vhangup": 58, "setns": 268, "syslog": 116, "mount": 40,
-            "umount2": 39, "pivot_root": 41, **_COMMON,
+            "umount2": 39, "pivot_root": 41, "clone": 220, "fanotify_init": 262, **_COMMON,
         },
     ),
 }  # fmt: skip
 
 NEVER: Final = (
     # other programs and processes, and sockets by another way
-    "execve", "execveat", "ptrace", "process_vm_writev", "pidfd_getfd", "pidfd_send_signal", "process_madvise",
-    "process_mrelease", "io_uring_setup", "io_uring_enter", "io_uring_register", "tkill",
+    "fork", "vfork", "execve", "execveat", "ptrace", "process_vm_writev", "pidfd_getfd", "pidfd_send_signal",
+    "process_madvise", "process_mrelease", "io_uring_setup", "io_uring_enter", "io_uring_register", "tkill",
     # what processes share by a name
     "mq_open", "mq_unlink", "shmget", "shmat", "shmctl", "semget", "semop", "semctl", "semtimedop",
     "msgget", "msgsnd", "msgrcv", "msgctl", "add_key", "request_key", "keyctl",
@@ -77,6 +79,8 @@ NEVER: Final = (
     "settimeofday", "clock_settime", "adjtimex", "clock_adjtime", "sethostname", "setdomainname", "reboot",
     "kexec_load", "kexec_file_load", "init_module", "finit_module", "delete_module", "swapon", "swapoff", "acct",
     "quotactl", "bpf", "vhangup", "setns", "syslog", "mount", "umount2", "pivot_root",
+    "open_tree", "move_mount", "fsopen", "fsconfig", "fsmount", "fspick", "mount_setattr", "quotactl_fd",
+    "fanotify_init", "iopl", "ioperm",
     # files, where there is no sixth argument to tell the guard's own calls by
     "setxattrat", "removexattrat", "file_setattr",
 )  # fmt: skip
@@ -93,6 +97,9 @@ OF_A_PROCESS: Final = (
 """The first argument is a process; 0 is the thread itself."""
 OF_A_KIND: Final = {"setpriority": 0, "ioprio_set": 1}
 """The first argument says what the second one names: only a process, by this number, and that this one or 0."""
+
+CLONE_THREAD: Final = 0x10000
+"""The flag by which `clone` makes a thread and no process. The flags of `clone3` cannot be read: it is as if absent."""
 
 FCNTL: Final = {8: "F_SETOWN", 15: "F_SETOWN_EX"}
 """Commands that have the kernel send signals to any process."""
