@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 from debugger_ui.bundles import BundleReader
 from debugger_ui.reads import Reads
@@ -177,7 +178,8 @@ class Histories:
     def __init__(self, reads: Reads) -> None:
         self._reads = reads
         self._held: OrderedDict[UUID, History] = OrderedDict()
-        self._busy: dict[UUID, asyncio.Lock] = {}
+        # A lock is there for as long as somebody has it or waits for it: two who read a run on would read it twice.
+        self._busy: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
 
     async def get(self, run_id: UUID, *, upto: int | None = None) -> History:
         """The run as it is now, or at least up to seq `upto`.
@@ -190,7 +192,8 @@ class Histories:
         if known is not None and (not known.grows or (upto is not None and known.seq >= upto)):
             self._held.move_to_end(run_id)
             return known
-        async with self._busy.setdefault(run_id, asyncio.Lock()):
+        lock = self._busy.setdefault(run_id, asyncio.Lock())
+        async with lock:
             try:
                 async with self._reads.reader() as reader:
                     known = self._held.get(run_id) or await self._begin(reader, run_id)
@@ -198,9 +201,7 @@ class Histories:
             except RunNotFound:
                 self._held.pop(run_id, None)
                 raise
-            finally:
-                self._busy.pop(run_id, None)
-        self._held[run_id] = known
+            self._held[run_id] = known
         self._held.move_to_end(run_id)
         self._let_go()
         return known

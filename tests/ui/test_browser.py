@@ -310,6 +310,24 @@ def test_a_live_run_is_followed_and_a_pinned_page_stays(page: Any, site: str, to
     assert here(page) == get(f"{site}/api/v1/runs/{run.id}").json()["seq"]
 
 
+def test_seven_pages_of_runs_that_go_on_are_all_live(browser: Any, site: str, told: Told) -> None:
+    name = "seven"
+    GATES[name] = threading.Event()
+    run = told.client.start(told.app.get("gate"), {"gate": name, "talk": True})
+    eventually(lambda: run.refresh().info.seq > 5)
+    context = browser.new_context()
+    pages = [context.new_page() for _ in range(7)]
+    for each in pages:
+        open_run(each, site, run.id)
+        each.wait_for_selector("#stream.is-live")
+    for each in pages:
+        beyond(each, here(each) + 3)
+    open_gate(name)
+    for each in pages:
+        each.wait_for_selector("#status .chip:has-text('done')", timeout=15000)
+    context.close()
+
+
 def test_a_run_is_cancelled_with_the_mouse(page: Any, site: str, told: Told) -> None:
     run = told.client.start(told.app.get("unserved"), {"to": "z"})
     open_run(page, site, run.id)

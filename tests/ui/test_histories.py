@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from debugger_ui import histories
 from debugger_ui.attempts import attempts_of
 from debugger_ui.moments import failure_seq, read_moment
+from debugger_ui.reads import Reads
 from debugger_ui.timeline import KINDS, columns, machine
 from kairos.domain.projection import RunState, project
 from kairos.domain.states import RUN_TRANSITIONS, STEP_TRANSITIONS
@@ -125,3 +132,51 @@ def test_an_address_always_means_a_moment(query: dict[str, str], at: int | None,
     moment = read_moment(history, query)
     assert moment.at == (history.seq if at is None else at)
     assert bool(moment.notice) == has_notice
+
+
+class Growing(Reads):
+    """Reads of one run that gets an event with every look; each look takes a while."""
+
+    def __init__(self, story: Story) -> None:
+        super().__init__("")
+        self.story, self.there = story, 1
+
+    @asynccontextmanager
+    async def reader(self) -> AsyncIterator[Any]:
+        yield self
+
+    async def run(self, run_id: object) -> Any:
+        return SimpleNamespace(fingerprint="f" * 32, id=RUN_ID)
+
+    async def definition(self, fingerprint: str) -> Any:
+        return SimpleNamespace(graph=self.story.run.state.graph)
+
+    async def rows(self, run_id: object, after: int, upto: int) -> list[Row]:
+        self.there = min(self.there + 1, len(self.story.rows))
+        there = self.there
+        for _ in range(3):
+            await asyncio.sleep(0)
+        return list(self.story.rows[after:there])
+
+
+def test_however_many_look_at_once_each_event_is_read_once() -> None:
+    story = Story(graph_of(a="", b="a", c="b")).claim()
+    for step in "abc":
+        story.start(step)
+        story.finish(step)
+
+    async def look() -> histories.History:
+        shared = histories.Histories(Growing(story))
+
+        async def viewer(patience: int) -> None:
+            for _ in range(12):
+                await shared.get(RUN_ID)
+                for _ in range(patience):
+                    await asyncio.sleep(0)
+
+        await asyncio.gather(*(viewer(n % 4) for n in range(12)))
+        return await shared.get(RUN_ID)
+
+    history = asyncio.run(look())
+    assert [entry.seq for entry in history.entries] == list(range(1, len(story.rows) + 1))
+    assert history.broken is None
