@@ -2,8 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Most tests wait for processes and leases: two at a time, file by file, each half on a server of its own.
-PARALLEL ?= -n 2 --dist loadfile --no-loadscope-reorder
+# Most tests wait for processes and leases: three at a time, file by file, each third on a server of its own.
+PARALLEL ?= -n 3 --dist loadfile --no-loadscope-reorder
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
