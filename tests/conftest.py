@@ -17,6 +17,8 @@ from psycopg.conninfo import make_conninfo
 
 _COUNT = itertools.count(1)
 _LONG = (
+    "ui/test_files", "ui/test_values", "ui/test_forking", "ui/test_tracing", "ui/test_acting_browser",
+    "ui/test_lists_browser", "ui/test_comparing", "ui/test_lists",
     "replay/test_replaying", "faults/test_random_kills", "replay/test_backtest", "faults/test_failpoints",
     "ui/test_browser", "cli/test_developing", "replay/stopping/test_replay_command", "cli/test_workers",
     "faults/test_contention", "replay/trace/test_tracing_a_replay", "faults/test_lost_replies",

@@ -32,7 +32,7 @@ def check_name(name: object, what: str) -> str:
 def nearest(name: str, valid: Iterable[str]) -> str:
     """A sentence that proposes the nearest valid name, or lists what there is."""
     names = list(valid)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.55)
     if close:
         return f"Did you mean {close[0]!r}?"
     return f"Valid here: {', '.join(sorted(names)[:12])}." if names else "There is nothing to name here yet."

@@ -220,7 +220,7 @@ def test_an_odd_input_is_stored_as_it_is_or_refused_at_the_start(database: TestD
     verdict(database.admin_dsn)
 
 
-@pytest.mark.parametrize("way", ["by its owner", "by a helper"])
+@pytest.mark.parametrize("way", ["by its owner", pytest.param("by a helper", marks=pytest.mark.slow)])
 def test_an_odd_output_is_stored_as_it_is_or_fails_its_step(database: TestDatabase, way: str) -> None:
     async def main() -> None:
         async with (
@@ -255,7 +255,7 @@ def test_an_odd_output_is_stored_as_it_is_or_fails_its_step(database: TestDataba
     verdict(database.admin_dsn)
 
 
-@pytest.mark.parametrize("way", ["by its owner", "by a helper"])
+@pytest.mark.parametrize("way", ["by its owner", pytest.param("by a helper", marks=pytest.mark.slow)])
 def test_an_odd_error_fails_its_step_and_can_be_read(database: TestDatabase, way: str) -> None:
     async def main() -> None:
         async with (

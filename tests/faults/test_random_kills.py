@@ -41,7 +41,7 @@ def watch(database: TestDatabase) -> Iterator[psycopg.Connection[Any]]:
 @pytest.mark.parametrize(
     ("kills", "runs"),
     [
-        pytest.param(20, 50, marks=pytest.mark.timeout(300)),
+        pytest.param(10, 25, marks=pytest.mark.timeout(300)),
         pytest.param(200, 500, marks=[pytest.mark.slow, pytest.mark.timeout(3600)]),
     ],
 )

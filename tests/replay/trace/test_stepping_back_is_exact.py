@@ -119,7 +119,7 @@ def lines_backwards(trace: Trace) -> list[tuple[str, int, dict[str, Value]]]:
     return met[::-1]
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
 @given(PROGRAMS)
 def test_locals_at_each_step_back_are_those_of_a_forward_run(text: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
