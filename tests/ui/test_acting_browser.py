@@ -174,7 +174,7 @@ def paths(shop: Told) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["dark", pytest.param("light", marks=pytest.mark.slow)])
 def test_every_page_that_acts_is_accessible(browser: Any, site: str, shop: Told, scheme: str) -> None:
     from axe_playwright_python.sync_playwright import Axe
 
@@ -199,7 +199,7 @@ def test_every_page_that_acts_is_accessible(browser: Any, site: str, shop: Told,
     assert found == [], "\n".join(map(str, found))
 
 
-@pytest.mark.parametrize("width", [320, 390, 768, 1920])
+@pytest.mark.parametrize("width", [320, 1920, *(pytest.param(w, marks=pytest.mark.slow) for w in (390, 768))])
 def test_nothing_that_acts_is_cut_off_at_any_width(page: Any, site: str, shop: Told, width: int) -> None:
     page.allowed += ["404"]
     page.set_viewport_size({"width": width, "height": 800})

@@ -71,9 +71,9 @@ def test_a_bundle_is_shown_exactly_as_the_database_shows_its_run(filed: Filed, a
         run = f"/runs/{filed.runs[name]}"
         last = get(f"{beside}{run}/index.json").json()["seq"]
         steps = get(f"{beside}{run}/index.json").json()["graph"]["steps"]
-        for at in range(last + 1):
+        for at in {0, 1, last // 2, last - 1, last}:
             assert get(f"{alone}{run}/state.json?at={at}").text == get(f"{beside}{run}/state.json?at={at}").text
-        for step in ["", *steps]:
+        for step in ["", *steps[:2], *steps[-1:]]:
             for pane in PANES:
                 path = f"{run}/pane?at={last}&step={step}&pane={pane}"
                 here, there = get(alone + path), get(beside + path)

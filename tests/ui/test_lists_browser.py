@@ -103,7 +103,7 @@ def test_a_workflow_opens_its_steps_and_groups(page: Any, site: str, told: Told)
     assert page.locator(".machine").count() == 2
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_these_pages_are_accessible(browser: Any, site: str, told: Told, scheme: str) -> None:
     from axe_playwright_python.sync_playwright import Axe
 
